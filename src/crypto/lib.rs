@@ -1,1 +1,22 @@
-//! crypto.
+//! Suites, keys, envelopes and receipts: everything that decides whether something is signed.
+//!
+//! The only crate that links C. liboqs makes signatures, AWS-LC decides whether they are valid: liboqs 0.13 skips a
+//! norm check of FIPS 204 in its AVX2 verification and accepts invalid signatures, so it is never asked.
+//! No clock, no files, no network: times come in as arguments, bytes come in as bytes.
+
+pub mod attestation;
+pub mod digest;
+pub mod dsse;
+pub mod grant;
+mod json;
+pub mod key;
+pub mod key_statement;
+pub mod receipt;
+mod suite;
+pub mod trust;
+
+pub use digest::DigestSet;
+pub use dsse::Envelope;
+pub use key::{KeyId, SigningKey, VerifyingKey};
+pub use key_statement::{KeyPurpose, KeyStatement};
+pub use suite::Suite;
