@@ -14,6 +14,7 @@ pub mod key_statement;
 pub mod receipt;
 mod suite;
 pub mod trust;
+pub mod verify;
 
 pub use digest::DigestSet;
 pub use dsse::Envelope;
