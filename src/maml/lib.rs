@@ -1,1 +1,33 @@
-//! maml.
+//! MAML: executable Markdown documents, and their mirrored receipts (`.mu`).
+//!
+//! [`read`] takes the text of a document and gives back what it says together with every fault found in one pass. This
+//! crate does no IO, starts no thread and reads no clock, so that the same code serves the command line, the controller
+//! and a browser.
+
+mod blocks;
+mod codes;
+mod diagnostic;
+mod document;
+mod front_matter;
+pub mod mirror;
+mod outline;
+mod permissions;
+mod place;
+mod redact;
+mod requires;
+mod schema;
+mod sections;
+mod verification;
+mod yaml;
+
+pub use blocks::{Block, Language, SUPPORTED_LANGUAGES};
+pub use codes::{Code, UnknownCode};
+pub use diagnostic::{Diagnostic, Severity};
+pub use document::{Document, Limits, Reading, read, read_within};
+pub use front_matter::FrontMatter;
+pub use permissions::{GatewayPattern, Permissions};
+pub use place::{Place, Span};
+pub use requires::Requires;
+pub use schema::{Schema, Violation};
+pub use sections::{Section, SectionKind};
+pub use verification::{Level, Verification};

@@ -1,0 +1,260 @@
+//! Code blocks: the fences of the section Code_Blocks.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::codes::Code;
+use crate::diagnostic::{Findings, Severity, nearest};
+use crate::outline::{Fence, Outline};
+use crate::place::{Excerpt, Span, Text, number};
+use crate::sections::{Section, SectionKind};
+
+/// The languages that can be run, with their aliases, for messages.
+pub const SUPPORTED_LANGUAGES: &str = "python (also python3, py, qiskit, torch)";
+
+const PYTHON: [&str; 7] = ["python", "python3", "py", "qiskit", "torch", "pytorch", "ipython"];
+
+/// More blocks than this in one document are refused.
+const MAX_BLOCKS: usize = 256;
+
+/// The language of a block.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Language {
+    /// Python, under any of its names; all such blocks of a run share one interpreter.
+    Python,
+    /// A language that cannot be run, as written; empty when none was named.
+    Other(String),
+}
+
+impl Language {
+    fn of(word: &str) -> Self {
+        let lower = word.to_ascii_lowercase();
+        if PYTHON.contains(&lower.as_str()) {
+            Self::Python
+        } else {
+            Self::Other(word.to_owned())
+        }
+    }
+
+    /// The language's name.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Python => "python",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Language {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One code block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Block {
+    /// `{name=…}` of its fence, or `block-1`, `block-2` and so on by place.
+    pub name: String,
+    /// Its language.
+    pub language: Language,
+    /// The code, lines ended by `\n`.
+    pub code: String,
+    /// The bytes of the code in the document.
+    pub span: Span,
+    /// The line of the document in which the code starts, from 1.
+    pub line: u32,
+}
+
+/// Collects the code blocks of all sections that hold them. With `runnable`, what keeps a block from being run is an error.
+pub(crate) fn blocks(
+    text: &Text<'_>,
+    outline: &Outline,
+    sections: &[Section],
+    runnable: bool,
+    findings: &mut Findings<'_>,
+) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut names = HashSet::new();
+    let severity = if runnable { Severity::Error } else { Severity::Info };
+    for section in sections
+        .iter()
+        .filter(|section| section.kind == SectionKind::CodeBlocks)
+    {
+        for fence in fences(outline, section) {
+            if blocks.len() == MAX_BLOCKS {
+                let message = format!("the document holds more than {MAX_BLOCKS} code blocks");
+                findings.error(
+                    Code::TooManyBlocks,
+                    fence.span,
+                    message,
+                    "join blocks, or split the document",
+                );
+                return blocks;
+            }
+            let (word, attributes) = split_info(&fence.info);
+            let language = Language::of(word);
+            report_language(&language, fence, severity, findings);
+            let default = format!("block-{}", blocks.len() + 1);
+            let name = name(attributes, fence, default, &mut names, findings);
+            let lines = fence.open + 1..fence.close;
+            let code = Excerpt::new(text, lines.clone(), fence.indent);
+            if code.text.trim().is_empty() {
+                findings.warn(Code::BlockEmpty, fence.span, "this code block is empty", "");
+            }
+            blocks.push(Block {
+                name,
+                language,
+                span: if lines.is_empty() {
+                    Span::new(fence.span.end, fence.span.end)
+                } else {
+                    text.lines_span(lines)
+                },
+                code: code.text,
+                line: number(fence.open + 2),
+            });
+        }
+    }
+    blocks
+}
+
+/// The fences within a section.
+pub(crate) fn fences<'o>(outline: &'o Outline, section: &Section) -> impl Iterator<Item = &'o Fence> {
+    let (first, end) = section.lines;
+    // Fences are in order, so a binary search keeps many sections times many fences linear.
+    let from = outline.fences.partition_point(|fence| fence.open < first);
+    outline.fences[from..]
+        .iter()
+        .take_while(move |fence| fence.open < end)
+}
+
+fn report_language(language: &Language, fence: &Fence, severity: Severity, findings: &mut Findings<'_>) {
+    let Language::Other(name) = language else { return };
+    let (code, message) = if name.is_empty() {
+        (
+            Code::LanguageMissing,
+            "this code block names no language".to_owned(),
+        )
+    } else {
+        (
+            Code::LanguageUnsupported,
+            format!("blocks in `{name}` cannot be run"),
+        )
+    };
+    let mut hint = format!("supported: {SUPPORTED_LANGUAGES}");
+    if let Some(near) = nearest(name, &PYTHON) {
+        hint = format!("did you mean `{near}`? {hint}");
+    }
+    findings.add(code, severity, fence.span, message, hint);
+}
+
+/// Splits `python {name=a}`, `{.python name=a}` and `python name=a` into language and attributes.
+fn split_info(info: &str) -> (&str, &str) {
+    let info = info.trim();
+    if let Some(inner) = info.strip_prefix('{') {
+        let inner = inner.strip_suffix('}').unwrap_or(inner).trim();
+        return match inner.strip_prefix('.') {
+            Some(inner) => inner.split_once(char::is_whitespace).unwrap_or((inner, "")),
+            None => ("", inner),
+        };
+    }
+    let end = info
+        .find(|sign: char| sign.is_whitespace() || matches!(sign, '{' | ','))
+        .unwrap_or(info.len());
+    let (word, rest) = info.split_at(end);
+    let rest = rest.trim_start_matches(|sign: char| sign.is_whitespace() || sign == ',');
+    (
+        word,
+        rest.strip_prefix('{')
+            .map_or(rest, |inner| inner.strip_suffix('}').unwrap_or(inner)),
+    )
+}
+
+fn name(
+    attributes: &str,
+    fence: &Fence,
+    default: String,
+    names: &mut HashSet<String>,
+    findings: &mut Findings<'_>,
+) -> String {
+    let mut name = None;
+    for attribute in attributes
+        .split([' ', '\t', ','])
+        .filter(|attribute| !attribute.is_empty())
+    {
+        match attribute.split_once('=') {
+            Some(("name", value)) => name = Some(value.trim_matches(['"', '\'']).to_owned()),
+            _ => {
+                let message = format!("the attribute `{attribute}` has no effect");
+                findings.warn(Code::AttributeNoEffect, fence.span, message, "known: {name=…}");
+            }
+        }
+    }
+    let Some(name) = name else {
+        names.insert(default.clone());
+        return default;
+    };
+    let valid = (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    if !valid {
+        let hint = "letters, digits, _, - and ., at most 63";
+        findings.error(
+            Code::BlockName,
+            fence.span,
+            format!("`{name}` is no name for a block"),
+            hint,
+        );
+        names.insert(default.clone());
+        return default;
+    }
+    if !names.insert(name.clone()) {
+        findings.error(
+            Code::BlockName,
+            fence.span,
+            format!("another block is named `{name}` already"),
+            "",
+        );
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_behind_a_fence_are_language_and_attributes() {
+        for (info, expected) in [
+            ("python", ("python", "")),
+            ("python {name=a}", ("python", "name=a")),
+            ("python{name=a}", ("python", "name=a")),
+            ("{.python name=a}", ("python", "name=a")),
+            ("{name=a}", ("", "name=a")),
+            ("python, linenos", ("python", "linenos")),
+            ("python name=a", ("python", "name=a")),
+            ("", ("", "")),
+            ("{", ("", "")),
+            ("python {", ("python", "")),
+        ] {
+            assert_eq!(split_info(info), expected, "{info}");
+        }
+    }
+
+    #[test]
+    fn python_has_several_names() {
+        for word in ["python", "Python", "qiskit", "torch", "py"] {
+            assert_eq!(Language::of(word), Language::Python);
+        }
+        assert_eq!(Language::of("bash"), Language::Other("bash".to_owned()));
+    }
+}

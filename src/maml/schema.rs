@@ -1,0 +1,516 @@
+//! JSON Schemas of inputs and outputs: read from their sections, compiled once, never looked up anywhere else.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use jsonschema::{Draft, PatternOptions, Validator};
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::blocks::fences;
+use crate::codes::Code;
+use crate::diagnostic::Findings;
+use crate::outline::Outline;
+use crate::place::{Excerpt, Place, Span, Text, number};
+use crate::sections::{Section, SectionKind};
+
+/// A larger schema is refused.
+const MAX_SCHEMA_BYTES: usize = 64 * 1024;
+/// Steps that a regular expression with look-around may go back; others take linear time.
+const MAX_BACKTRACKING: usize = 10_000;
+/// Compiled size of one regular expression in bytes.
+const MAX_PATTERN_BYTES: usize = 256 * 1024;
+/// At most so many violations are listed.
+const MAX_VIOLATIONS: usize = 50;
+/// Nested objects that get defaults.
+const MAX_DEFAULT_DEPTH: usize = 16;
+
+/// A JSON Schema of a document: 2020-12, or the draft that it declares.
+#[derive(Clone)]
+pub struct Schema {
+    /// The schema.
+    pub value: Value,
+    /// Its bytes in the document.
+    pub span: Span,
+    /// Its first line, from 1.
+    pub line: u32,
+    validator: Arc<Validator>,
+}
+
+/// One way in which a value breaks a schema.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    /// JSON Pointer (RFC 6901) to the value that is wrong; empty for the whole.
+    pub pointer: String,
+    /// JSON Pointer to the keyword of the schema that it breaks.
+    pub schema_path: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pointer = if self.pointer.is_empty() {
+            "/"
+        } else {
+            &self.pointer
+        };
+        write!(out, "{pointer}: {} (schema {})", self.message, self.schema_path)
+    }
+}
+
+impl fmt::Debug for Schema {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Schema")
+            .field("value", &self.value)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serialize for Schema {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value.serialize(serializer)
+    }
+}
+
+impl Schema {
+    /// How `instance` breaks the schema; empty when it does not.
+    pub fn check(&self, instance: &Value) -> Vec<Violation> {
+        self.validator
+            .iter_errors(instance)
+            .take(MAX_VIOLATIONS)
+            .map(|error| Violation {
+                pointer: error.instance_path().as_str().to_owned(),
+                schema_path: error.schema_path().as_str().to_owned(),
+                message: shorten(&error.to_string()),
+            })
+            .collect()
+    }
+
+    /// `inputs` with the defaults that the schema gives for what is absent. Nothing that is there is changed; no inputs at
+    /// all are an empty object when the schema describes an object.
+    pub fn with_defaults(&self, inputs: Value) -> Value {
+        let describes_object = self.value.get("properties").is_some()
+            || self.value.get("type").and_then(Value::as_str) == Some("object");
+        let mut inputs = if inputs.is_null() && describes_object {
+            Value::Object(Map::new())
+        } else {
+            inputs
+        };
+        fill(&self.value, &self.value, &mut inputs, 0);
+        inputs
+    }
+
+    /// The names under `properties`, in the order of the JSON text as far as it is kept.
+    pub fn property_names(&self) -> Vec<String> {
+        let properties = self.value.get("properties").and_then(Value::as_object);
+        properties
+            .map(|map| map.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+fn fill(root: &Value, schema: &Value, instance: &mut Value, depth: usize) {
+    if depth >= MAX_DEFAULT_DEPTH {
+        return;
+    }
+    if let Some(target) = schema
+        .get("$ref")
+        .and_then(Value::as_str)
+        .and_then(|reference| reference.strip_prefix('#'))
+        && let Some(target) = root.pointer(target)
+    {
+        fill(root, target, instance, depth + 1);
+    }
+    let (Some(properties), Some(object)) = (
+        schema.get("properties").and_then(Value::as_object),
+        instance.as_object_mut(),
+    ) else {
+        return;
+    };
+    for (name, property) in properties {
+        if !object.contains_key(name)
+            && let Some(default) = property.get("default")
+        {
+            object.insert(name.clone(), default.clone());
+        }
+        if let Some(value) = object.get_mut(name) {
+            fill(root, property, value, depth + 1);
+        }
+    }
+}
+
+fn shorten(message: &str) -> String {
+    const MOST: usize = 300;
+    if message.chars().count() <= MOST {
+        return message.to_owned();
+    }
+    let mut short: String = message.chars().take(MOST).collect();
+    short.push('…');
+    short
+}
+
+/// Reads the schema of the first section of this kind.
+pub(crate) fn schema(
+    text: &Text<'_>,
+    outline: &Outline,
+    sections: &[Section],
+    kind: &SectionKind,
+    findings: &mut Findings<'_>,
+) -> Option<Schema> {
+    let section = sections.iter().find(|section| section.kind == *kind)?;
+    let Some(lines) = body(text, outline, section) else {
+        let message = format!(
+            "the section {} holds no schema, so nothing is checked",
+            section.title
+        );
+        findings.warn(
+            Code::SchemaMissing,
+            section.heading,
+            message,
+            "{\"type\": \"object\", \"properties\": {}}",
+        );
+        return None;
+    };
+    let excerpt = Excerpt::new(text, lines.clone(), 0);
+    let indent = excerpt.text.len() - excerpt.text.trim_start().len();
+    let span = excerpt.source_span(indent..excerpt.text.trim_end().len());
+    let line = number(lines.start + 1 + excerpt.text[..indent].matches('\n').count());
+    if excerpt.text.len() > MAX_SCHEMA_BYTES {
+        let message = format!("the schema is larger than {MAX_SCHEMA_BYTES} bytes");
+        findings.error(Code::SchemaInvalid, section.heading, message, "make it simpler");
+        return None;
+    }
+    let value: Value = match serde_json::from_str(&excerpt.text) {
+        Ok(value) => value,
+        Err(error) => {
+            let at = excerpt.source_offset(offset(&excerpt.text, error.line(), error.column()));
+            let reason = error.to_string();
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            findings.error(
+                Code::SchemaSyntax,
+                Span::new(at, at),
+                format!("the section {} is not JSON: {reason}", section.title),
+                "a JSON Schema, bare or in one code fence, and nothing else",
+            );
+            return None;
+        }
+    };
+    let place = Place { line, column: 1 };
+    compile(value, span, place.line, section, findings)
+}
+
+/// The lines that hold the JSON: of the first fence, or else the whole body.
+fn body(text: &Text<'_>, outline: &Outline, section: &Section) -> Option<Range<usize>> {
+    let lines = match fences(outline, section).next() {
+        Some(fence) => fence.open + 1..fence.close,
+        None => section.lines.0..section.lines.1,
+    };
+    lines
+        .clone()
+        .any(|index| !text.line(index).trim().is_empty())
+        .then_some(lines)
+}
+
+/// The byte offset of serde_json's line and column, both from 1 (0 for the end of an empty line).
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let start: usize = text
+        .split_inclusive('\n')
+        .take(line.saturating_sub(1))
+        .map(str::len)
+        .sum();
+    let mut at = (start + column.saturating_sub(1)).min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+fn compile(
+    value: Value,
+    span: Span,
+    line: u32,
+    section: &Section,
+    findings: &mut Findings<'_>,
+) -> Option<Schema> {
+    let name = &section.title;
+    if !value.is_object() && !value.is_boolean() {
+        let message = format!("the schema of {name} must be a JSON object");
+        findings.error(
+            Code::SchemaInvalid,
+            span,
+            message,
+            "{\"type\": \"object\", \"properties\": {}}",
+        );
+        return None;
+    }
+    let declared = Draft::default().detect(&value);
+    let known = matches!(
+        declared,
+        Draft::Draft4 | Draft::Draft6 | Draft::Draft7 | Draft::Draft201909 | Draft::Draft202012
+    );
+    if !known {
+        let draft = value.get("$schema").and_then(Value::as_str).unwrap_or_default();
+        let message = format!("the schema of {name} declares the unknown draft `{draft}`");
+        findings.error(
+            Code::SchemaDraft,
+            span,
+            message,
+            "https://json-schema.org/draft/2020-12/schema",
+        );
+        return None;
+    }
+    let mut remote = Vec::new();
+    remote_references(&value, &mut remote);
+    for reference in &remote {
+        let message = format!("the schema of {name} refers to `{reference}` outside the document");
+        findings.error(
+            Code::SchemaRemote,
+            span,
+            message,
+            "copy it under `$defs` and refer to `#/$defs/…`",
+        );
+    }
+    if !remote.is_empty() {
+        return None;
+    }
+    if let Some(cycle) = reference_cycle(&value) {
+        let message = format!("the reference `{cycle}` in the schema of {name} leads back to itself");
+        findings.error(
+            Code::SchemaInvalid,
+            span,
+            message,
+            "let references pass through properties or items",
+        );
+        return None;
+    }
+    let patterns = PatternOptions::fancy_regex()
+        .backtrack_limit(MAX_BACKTRACKING)
+        .size_limit(MAX_PATTERN_BYTES);
+    let built = jsonschema::options()
+        .with_draft(declared)
+        .offline()
+        .should_validate_formats(true)
+        .should_ignore_unknown_formats(true)
+        .with_pattern_options(patterns)
+        .build(&value);
+    match built {
+        Ok(validator) => Some(Schema {
+            value,
+            span,
+            line,
+            validator: Arc::new(validator),
+        }),
+        Err(error) => {
+            let at = error.instance_path().as_str();
+            let at = if at.is_empty() { "/" } else { at };
+            let message = format!(
+                "the schema of {name} is not valid at {at}: {}",
+                shorten(&error.to_string())
+            );
+            findings.error(Code::SchemaInvalid, span, message, "");
+            None
+        }
+    }
+}
+
+/// References that do not start with `#`. What stands under `const`, `enum`, `default` and `examples` is data.
+fn remote_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match (key.as_str(), value) {
+                    ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
+                        if !reference.starts_with('#') {
+                            found.push(reference.clone());
+                        }
+                    }
+                    ("const" | "enum" | "default" | "examples", _) => {}
+                    _ => remote_references(value, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| remote_references(item, found)),
+        _ => {}
+    }
+}
+
+/// A reference that leads back to its own schema without consuming any of the instance, so that checking would never end.
+fn reference_cycle(root: &Value) -> Option<String> {
+    // For every place with a `$ref`, walk along what applies to the same instance.
+    fn in_place<'v>(root: &'v Value, schema: &'v Value, next: &mut Vec<(&'v Value, Option<String>)>) {
+        let Some(map) = schema.as_object() else { return };
+        for (key, value) in map {
+            match (key.as_str(), value) {
+                ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
+                    if let Some(target) = reference.strip_prefix('#').and_then(|path| root.pointer(path)) {
+                        next.push((target, Some(reference.clone())));
+                    }
+                }
+                ("allOf" | "anyOf" | "oneOf", Value::Array(items)) => {
+                    next.extend(items.iter().map(|item| (item, None)));
+                }
+                ("not" | "if" | "then" | "else", value) => next.push((value, None)),
+                ("dependentSchemas" | "dependencies", Value::Object(map)) => {
+                    next.extend(map.values().map(|value| (value, None)));
+                }
+                _ => {}
+            }
+        }
+    }
+    // Depth-first search with three colours over schemas by address, without recursion.
+    let mut done = std::collections::HashSet::new();
+    let mut starts = vec![root];
+    while let Some(start) = starts.pop() {
+        match start {
+            Value::Object(map) => starts.extend(map.values()),
+            Value::Array(items) => starts.extend(items),
+            _ => continue,
+        }
+        let mut open: Vec<*const Value> = Vec::new();
+        let mut on_path = std::collections::HashSet::new();
+        let mut stack = vec![(start, None::<String>, false)];
+        while let Some((schema, via, leaving)) = stack.pop() {
+            let address = std::ptr::from_ref(schema);
+            if leaving {
+                on_path.remove(&address);
+                open.pop();
+                done.insert(address);
+                continue;
+            }
+            if on_path.contains(&address) {
+                return Some(via.unwrap_or_else(|| "#".to_owned()));
+            }
+            if done.contains(&address) {
+                continue;
+            }
+            on_path.insert(address);
+            open.push(address);
+            stack.push((schema, None, true));
+            let mut next = Vec::new();
+            in_place(root, schema, &mut next);
+            stack.extend(next.into_iter().map(|(schema, via)| (schema, via, false)));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(body: &str) -> (Option<Schema>, Vec<String>) {
+        let source = format!("## Input_Schema\n{body}\n");
+        let text = Text::new(&source);
+        let outline = crate::outline::outline(&text, 0);
+        let (_, sections) = crate::sections::sections(&text, &outline);
+        let mut findings = Findings::new(&text);
+        let schema = schema(
+            &text,
+            &outline,
+            &sections,
+            &SectionKind::InputSchema,
+            &mut findings,
+        );
+        (
+            schema,
+            findings.finish().iter().map(ToString::to_string).collect(),
+        )
+    }
+
+    #[test]
+    fn bare_and_fenced_schemas_are_read() {
+        let bare = read("{\"type\": \"object\"}").0.unwrap();
+        let fenced = read("```json\n{\"type\": \"object\"}\n```").0.unwrap();
+        assert_eq!(bare.value, fenced.value);
+        assert_eq!((bare.line, fenced.line), (2, 3));
+        assert_eq!(read("prose\n\n```\n{}\n```\nmore prose").0.unwrap().line, 5);
+    }
+
+    #[test]
+    fn faults_of_json_have_their_place() {
+        let (schema, findings) = read("{\n  \"type\": \"object\",\n  \"properties\" {}\n}");
+        assert!(schema.is_none());
+        assert!(findings[0].starts_with("4:16: error[MAML060]"), "{findings:?}");
+    }
+
+    #[test]
+    fn references_never_leave_the_document() {
+        for body in [
+            "{\"$ref\": \"https://example.com/x.json\"}",
+            "{\"properties\": {\"a\": {\"$ref\": \"other.json#/a\"}}}",
+            "{\"$ref\": \"file:///etc/passwd\"}",
+        ] {
+            let (schema, findings) = read(body);
+            assert!(
+                schema.is_none() && findings[0].contains("MAML062"),
+                "{findings:?}"
+            );
+        }
+        let local = read(
+            "{\"$defs\": {\"n\": {\"type\": \"integer\"}}, \"properties\": {\"a\": {\"$ref\": \"#/$defs/n\"}}}",
+        );
+        assert_eq!(local.0.unwrap().check(&json!({"a": "x"}))[0].pointer, "/a");
+    }
+
+    #[test]
+    fn references_that_never_end_are_refused_and_those_through_the_instance_are_not() {
+        for body in [
+            "{\"$ref\": \"#\"}",
+            "{\"allOf\": [{\"$ref\": \"#\"}]}",
+            "{\"$defs\": {\"a\": {\"$ref\": \"#/$defs/b\"}, \"b\": {\"anyOf\": [{\"$ref\": \"#/$defs/a\"}]}}, \"$ref\": \"#/$defs/a\"}",
+            "{\"not\": {\"$ref\": \"#\"}}",
+        ] {
+            let (schema, findings) = read(body);
+            assert!(schema.is_none(), "{body}");
+            assert!(findings[0].contains("MAML061"), "{findings:?}");
+        }
+        let tree = read("{\"properties\": {\"next\": {\"$ref\": \"#\"}, \"n\": {\"type\": \"integer\"}}}")
+            .0
+            .unwrap();
+        assert_eq!(
+            tree.check(&json!({"next": {"next": {"n": "x"}}}))[0].pointer,
+            "/next/next/n"
+        );
+    }
+
+    #[test]
+    fn drafts_are_followed_where_declared() {
+        let seven = "{\"$schema\": \"http://json-schema.org/draft-07/schema#\", \"items\": [{\"type\": \"integer\"}]}";
+        assert_eq!(read(seven).0.unwrap().check(&json!(["x"])).len(), 1);
+        assert!(read("{\"$schema\": \"https://example.com/mine\"}").1[0].contains("MAML063"));
+    }
+
+    #[test]
+    fn defaults_fill_what_is_absent_at_every_depth() {
+        let schema = read(
+            "{\"type\": \"object\", \"$defs\": {\"o\": {\"properties\": {\"z\": {\"default\": 3}}}},
+              \"properties\": {\"shots\": {\"type\": \"integer\", \"default\": 1024},
+              \"deep\": {\"properties\": {\"x\": {\"default\": 1}}, \"default\": {}}, \"r\": {\"$ref\": \"#/$defs/o\"}}}",
+        )
+        .0
+        .unwrap();
+        assert_eq!(
+            schema.with_defaults(Value::Null),
+            json!({"shots": 1024, "deep": {"x": 1}})
+        );
+        assert_eq!(
+            schema.with_defaults(json!({"shots": 5, "deep": {"x": 2}, "r": {}})),
+            json!({"shots": 5, "deep": {"x": 2}, "r": {"z": 3}})
+        );
+        assert_eq!(schema.property_names().len(), 3);
+    }
+
+    #[test]
+    fn a_hostile_pattern_ends_in_time() {
+        let schema = read("{\"type\": \"string\", \"pattern\": \"^(?=(a+)+$)(a+)+b$\"}")
+            .0
+            .unwrap();
+        assert!(!schema.check(&json!("a".repeat(2000))).is_empty());
+        let big = read("{\"pattern\": \"(((a{1,1000}){1,1000}){1,1000})\"}");
+        assert!(big.0.is_none(), "{:?}", big.1);
+    }
+}
