@@ -234,58 +234,10 @@ impl Attestation {
     }
 }
 
-/// Values for the tests of this crate.
-#[cfg(test)]
-pub(crate) mod sample {
-    use super::*;
-
-    pub(crate) fn attestation(grant_payload: &[u8], outputs: &[u8]) -> Attestation {
-        let stream = |bytes: &[u8]| StreamDigest {
-            bytes: bytes.len() as u64,
-            truncated: false,
-            digest: DigestSet::of(bytes),
-        };
-        Attestation {
-            type_: TYPE.into(),
-            suite: Suite::MlDsa87,
-            run_id: "0123456789abcdef0123456789abcdef".into(),
-            grant: DigestSet::of(grant_payload),
-            started_at: "2026-03-01T12:00:00.100Z".parse().unwrap(),
-            finished_at: "2026-03-01T12:00:00.130Z".parse().unwrap(),
-            result: Outcome::Success,
-            error: None,
-            outputs: Some(DigestSet::of(outputs)),
-            output_bytes: outputs.len() as u64,
-            stdout: stream(b"hello\n"),
-            stderr: stream(b""),
-            blocks: vec![BlockResult {
-                name: "block-1".into(),
-                language: "python".into(),
-                state: BlockState::Succeeded,
-                duration_millis: 12,
-                diagnostics: String::new(),
-            }],
-            gpu_seconds: 0.25,
-            devices: vec!["GPU-1".into()],
-            environment: Environment {
-                interpreter: "CPython 3.13.5".into(),
-                packages_digest: crate::digest::sha256_hex(b"numpy==2.0\n"),
-                image_digest: Some(format!("sha256:{}", "ab".repeat(32))),
-                languages: vec!["python".into()],
-            },
-            isolation: Isolation {
-                landlock_abi: 6,
-                seccomp: true,
-                network: false,
-                rlimits: BTreeMap::from([("nofile".into(), 256)]),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample;
 
     #[test]
     fn an_attestation_is_believed_under_its_key_only_and_must_agree_with_itself() {

@@ -50,7 +50,7 @@ pub struct WorkflowRef {
     pub uid: String,
     /// Generation that runs.
     pub generation: i64,
-    /// Attempt within the generation, counted from 1.
+    /// Attempt within the generation, counted from 1; 0 when nothing was run.
     pub attempt: u32,
 }
 
@@ -153,47 +153,10 @@ impl Grant {
     }
 }
 
-/// Values for the tests of this crate.
-#[cfg(test)]
-pub(crate) mod sample {
-    use super::*;
-
-    pub(crate) fn grant(attester: &VerifyingKey) -> Grant {
-        Grant {
-            type_: TYPE.into(),
-            suite: Suite::MlDsa87,
-            run_id: "0123456789abcdef0123456789abcdef".into(),
-            workflow: WorkflowRef {
-                namespace: "team".into(),
-                name: "bell".into(),
-                uid: "8c8e4c9e-3c55-4f6c-9d3c-0a5b0a6f1f10".into(),
-                generation: 1,
-                attempt: 1,
-            },
-            document: DigestSet::of(b"document"),
-            inputs: DigestSet::of(b"{}"),
-            submitter: "alice".into(),
-            act_as: Some("agent://tester".into()),
-            head: HeadIdentity {
-                name: "quantum".into(),
-                pod: "quantum-7f".into(),
-                uid: "d3f1".into(),
-                node: Some("node-1".into()),
-                attester: attester.key_id().clone(),
-                attester_public_key: attester.spki_pem(),
-            },
-            not_before: "2026-03-01T12:00:00Z".parse().unwrap(),
-            expires: "2026-03-01T12:01:00Z".parse().unwrap(),
-            timeout_seconds: 300,
-            network: false,
-            fencing_token: 4,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample;
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_seed(Suite::MlDsa87, &[seed; 32]).unwrap()

@@ -511,3 +511,134 @@ fn expect(field: &'static str, expected: &'static str, found: &str) -> Result<()
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{self, Sample};
+
+    fn json(sample: &Sample) -> serde_json::Value {
+        serde_json::from_slice(sample.envelope().payload()).unwrap()
+    }
+
+    #[test]
+    fn a_receipt_has_the_shape_of_slsa_provenance() {
+        let value = json(&Sample::success());
+        let keys = |pointer: &str| {
+            let object = value.pointer(pointer).unwrap().as_object().unwrap();
+            object.keys().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(value["_type"], STATEMENT_TYPE);
+        assert_eq!(value["predicateType"], PREDICATE_TYPE);
+        assert_eq!(keys(""), ["_type", "predicate", "predicateType", "subject"]);
+        assert_eq!(keys("/predicate"), ["buildDefinition", "runDetails"]);
+        assert_eq!(
+            keys("/predicate/buildDefinition"),
+            [
+                "buildType",
+                "externalParameters",
+                "internalParameters",
+                "resolvedDependencies"
+            ]
+        );
+        assert_eq!(
+            keys("/predicate/runDetails"),
+            ["builder", "byproducts", "metadata"]
+        );
+        assert_eq!(keys("/predicate/runDetails/builder"), ["id", "version"]);
+        assert_eq!(
+            keys("/predicate/runDetails/metadata"),
+            ["finishedOn", "invocationId", "startedOn"]
+        );
+        let internal = &value["predicate"]["buildDefinition"]["internalParameters"];
+        assert_eq!(
+            (&internal["suite"], &internal["fencingToken"]),
+            (&"ML-DSA-87".into(), &4.into())
+        );
+        assert_eq!(internal["result"], "Success");
+        let outputs = DigestSet::of(sample::OUTPUTS);
+        assert_eq!(value["subject"][0]["name"], "outputs");
+        assert_eq!(value["subject"][0]["digest"]["sha256"], outputs.sha256.as_str());
+        assert_eq!(value["subject"][0]["digest"]["blake3"], outputs.blake3.as_str());
+        // in-toto asks of each descriptor one of digest, uri and content, and SLSA of each time RFC 3339 in UTC.
+        for list in [
+            "/predicate/buildDefinition/resolvedDependencies",
+            "/predicate/runDetails/byproducts",
+        ] {
+            for one in value.pointer(list).unwrap().as_array().unwrap() {
+                assert!(one.get("digest").or(one.get("uri")).is_some(), "{one}");
+            }
+        }
+        assert_eq!(
+            value["predicate"]["runDetails"]["metadata"]["startedOn"],
+            "2026-03-01T12:00:00.1Z"
+        );
+    }
+
+    #[test]
+    fn a_refused_document_is_the_subject_of_its_receipt_and_the_cause_is_signed() {
+        let value = json(&Sample::refused());
+        assert_eq!(value["subject"][0]["name"], "document");
+        let internal = &value["predicate"]["buildDefinition"]["internalParameters"];
+        assert_eq!(internal["result"], "Error");
+        assert_eq!(
+            (&internal["error"]["reason"], &internal["error"]["line"]),
+            (&"DocumentInvalid".into(), &4.into())
+        );
+    }
+
+    #[test]
+    fn the_same_claim_gives_the_same_bytes_and_they_are_read_again() {
+        let sample = Sample::success();
+        let statement = statement(&sample.claim).unwrap();
+        let envelope = sign(&statement, &sample.signing).unwrap();
+        assert_eq!(envelope.payload(), sample.envelope().payload());
+        assert_eq!(parse(&envelope).unwrap(), statement);
+        assert_eq!(statement.grant().unwrap(), sample.claim.grant);
+        assert_eq!(statement.attestation().unwrap(), sample.claim.attestation);
+        assert!((statement.gpu_seconds() - 0.25).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn success_cannot_be_claimed_without_its_records() {
+        for strip in [
+            |claim: &mut Claim| claim.grant = None,
+            |claim: &mut Claim| claim.attestation = None,
+        ] {
+            let mut sample = Sample::success();
+            strip(&mut sample.claim);
+            assert!(matches!(statement(&sample.claim), Err(Error::NothingToAttest)));
+        }
+    }
+
+    #[test]
+    fn a_receipt_is_signed_by_the_key_that_it_names_only() {
+        let statement = statement(&Sample::success().claim).unwrap();
+        assert!(matches!(
+            sign(&statement, &sample::key(3)),
+            Err(Error::KeyMismatch { .. })
+        ));
+    }
+
+    #[test]
+    fn other_statements_are_no_receipts() {
+        let sample = Sample::success();
+        let text = String::from_utf8(sample.envelope().payload().to_vec()).unwrap();
+        for bad in [
+            text.replace("Statement/v1", "Statement/v0.1"),
+            text.replace("provenance/v1", "provenance/v0.2"),
+            text.replace("maml/v1", "github/v1"),
+            text.replace("\"ML-DSA-87\"", "\"none\""),
+            text.replace(
+                "\"result\":\"Success\"",
+                "\"result\":\"Success\",\"result\":\"Success\"",
+            ),
+            format!("{text} 1"),
+        ] {
+            let envelope = Envelope::sign(PAYLOAD_TYPE, bad.as_bytes(), &sample.signing).unwrap();
+            assert!(parse(&envelope).is_err());
+        }
+        let more = text.replacen('{', "{\"later\":{},", 1);
+        assert!(parse(&Envelope::sign(PAYLOAD_TYPE, more.as_bytes(), &sample.signing).unwrap()).is_ok());
+    }
+}

@@ -598,3 +598,406 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KeyStatement;
+    use crate::sample::{self, Sample, key};
+
+    fn judge(sample: &Sample, file: &[u8]) -> Report {
+        verify(&Request {
+            envelope: file,
+            bundle: &sample.bundle,
+            pinned_root: None,
+            document: None,
+            outputs: None,
+        })
+    }
+
+    fn verdict_of(sample: &Sample) -> (Verdict, &'static str) {
+        let report = judge(sample, &sample.file());
+        (report.verdict, report.failure().map_or("", |check| check.name))
+    }
+
+    /// Signs a receipt whose statement was changed after it was built.
+    fn resigned(sample: &Sample, change: impl FnOnce(&mut Statement)) -> Report {
+        let mut statement = receipt::statement(&sample.claim).unwrap();
+        change(&mut statement);
+        let payload = serde_json::to_vec(&statement).unwrap();
+        let envelope = Envelope::sign(receipt::PAYLOAD_TYPE, &payload, &sample.signing).unwrap();
+        judge(sample, envelope.to_json().as_bytes())
+    }
+
+    #[test]
+    fn a_sound_receipt_passes_every_check() {
+        let sample = Sample::success();
+        let report = verify(&Request {
+            envelope: &sample.file(),
+            bundle: &sample.bundle,
+            pinned_root: Some(sample.root.verifying_key().key_id()),
+            document: Some(sample::DOCUMENT),
+            outputs: Some(sample::OUTPUTS),
+        });
+        assert_eq!(report.failure(), None);
+        assert_eq!(report.verdict, Verdict::Valid);
+        assert_eq!(
+            report.checks.iter().map(|check| check.name).collect::<Vec<_>>(),
+            [
+                "envelope",
+                "root",
+                "bundle",
+                "key",
+                "signature",
+                "statement",
+                "suite",
+                "signer",
+                "validity",
+                "result",
+                "grant",
+                "attestation",
+                "subject",
+                "document",
+                "outputs"
+            ]
+        );
+        assert_eq!(report.statement.unwrap().result(), Outcome::Success);
+    }
+
+    #[test]
+    fn a_receipt_of_a_refused_document_is_valid_but_has_no_outputs() {
+        let sample = Sample::refused();
+        let request = Request {
+            envelope: &sample.file(),
+            bundle: &sample.bundle,
+            pinned_root: None,
+            document: Some(sample::DOCUMENT),
+            outputs: None,
+        };
+        assert_eq!(verify(&request).failure(), None);
+        let report = verify(&Request {
+            outputs: Some(b"{}"),
+            ..request
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::DigestMismatch, "outputs")
+        );
+    }
+
+    #[test]
+    fn files_that_are_no_receipts_say_so() {
+        let sample = Sample::success();
+        let grant = sample.claim.grant.as_ref().unwrap().to_json();
+        let signed_other = Envelope::sign(receipt::PAYLOAD_TYPE, b"{}", &sample.signing)
+            .unwrap()
+            .to_json();
+        let extra = String::from_utf8(sample.file())
+            .unwrap()
+            .replacen('{', "{\"extra\":0,", 1);
+        for file in [
+            "",
+            "hello",
+            "{}",
+            "[]",
+            "null",
+            &grant,
+            &signed_other,
+            &sample.bundle.to_json(),
+            &extra,
+        ] {
+            assert_eq!(
+                judge(&sample, file.as_bytes()).verdict,
+                Verdict::NotAReceipt,
+                "{file:.40}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_document_or_other_outputs_are_told_apart() {
+        let sample = Sample::success();
+        let file = sample.file();
+        let request = Request {
+            envelope: &file,
+            bundle: &sample.bundle,
+            pinned_root: None,
+            document: None,
+            outputs: None,
+        };
+        let report = verify(&Request {
+            document: Some(b"another"),
+            ..request
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::DigestMismatch, "document")
+        );
+        let report = verify(&Request {
+            outputs: Some(b"{}"),
+            ..request
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::DigestMismatch, "outputs")
+        );
+    }
+
+    #[test]
+    fn a_key_that_nobody_vouches_for_is_untrusted() {
+        let mut sample = Sample::success();
+        let other = key(9);
+        let pinned = other.verifying_key().key_id();
+        let report = verify(&Request {
+            envelope: &sample.file(),
+            bundle: &sample.bundle,
+            pinned_root: Some(pinned),
+            document: None,
+            outputs: None,
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::UntrustedKey, "root")
+        );
+
+        sample.bundle = sample::bundle(&other);
+        sample.bundle.root = Sample::success().bundle.root;
+        assert_eq!(verdict_of(&sample), (Verdict::UntrustedKey, "bundle"));
+
+        let mut sample = Sample::success();
+        sample.bundle.statements.remove(0);
+        assert_eq!(verdict_of(&sample), (Verdict::UntrustedKey, "key"));
+
+        for (seed, purpose) in [(9, None), (5, Some(KeyPurpose::Sealing))] {
+            let mut sample = Sample::success();
+            sample.signing = key(seed);
+            sample.claim.key_id = key(seed).verifying_key().key_id().clone();
+            assert_eq!(verdict_of(&sample), (Verdict::UntrustedKey, "key"), "{purpose:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_id_that_is_not_the_signing_keys_is_untrusted() {
+        let sample = Sample::success();
+        let text = String::from_utf8(sample.file()).unwrap();
+        let own = sample.signing.verifying_key().key_id().as_str();
+        for other in [
+            key(3).verifying_key().key_id().as_str(),
+            key(9).verifying_key().key_id().as_str(),
+            "",
+            "x",
+        ] {
+            let report = judge(&sample, text.replace(own, other).as_bytes());
+            assert_eq!(
+                (report.verdict, report.failure().unwrap().name),
+                (Verdict::UntrustedKey, "key"),
+                "{other}"
+            );
+        }
+        // The hint is right, but the signed bytes name another trusted key.
+        let report = resigned(&sample, |statement| {
+            let other = key(3).verifying_key().key_id().clone();
+            statement.predicate.build_definition.internal_parameters.key_id = other;
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::UntrustedKey, "signer")
+        );
+    }
+
+    #[test]
+    fn a_signature_made_outside_the_keys_validity_is_untrusted() {
+        for (time, verdict) in [
+            ("2025-12-31T23:59:59Z", Verdict::UntrustedKey),
+            ("2027-01-01T00:00:00Z", Verdict::Valid),
+            ("2027-01-01T00:00:01Z", Verdict::UntrustedKey),
+        ] {
+            let mut sample = Sample::success();
+            sample.claim.signed_at = time.parse().unwrap();
+            assert_eq!(verdict_of(&sample).0, verdict, "{time}");
+        }
+    }
+
+    #[test]
+    fn records_that_disagree_are_a_mismatch() {
+        type Change = fn(&mut Sample);
+        let cases: [(&str, &str, Change); 8] = [
+            ("a grant by a key that nobody vouches for", "grant", |sample| {
+                sample.claim.grant = Some(
+                    sample::grant(sample.attester.verifying_key())
+                        .sign(&key(9))
+                        .unwrap(),
+                );
+            }),
+            ("a grant for another document", "grant", |sample| {
+                sample.claim.document = DigestSet::of(b"another");
+            }),
+            ("a grant for another submitter", "grant", |sample| {
+                sample.claim.submitter = "mallory".into()
+            }),
+            ("a grant for another run", "grant", |sample| {
+                sample.claim.run_id = "f".repeat(32)
+            }),
+            ("an attestation by another head", "attestation", |sample| {
+                let grant = sample.claim.grant.as_ref().unwrap();
+                let forged = sample::attestation(grant.payload(), sample::OUTPUTS)
+                    .sign(&key(9))
+                    .unwrap();
+                sample.claim.attestation = Some(forged);
+            }),
+            ("an attestation of another grant", "attestation", |sample| {
+                let forged = sample::attestation(b"another", sample::OUTPUTS)
+                    .sign(&sample.attester)
+                    .unwrap();
+                sample.claim.attestation = Some(forged);
+            }),
+            ("an attestation of another run", "attestation", |sample| {
+                let grant = sample.claim.grant.as_ref().unwrap();
+                let mut forged = sample::attestation(grant.payload(), sample::OUTPUTS);
+                forged.run_id = "f".repeat(32);
+                sample.claim.attestation = Some(forged.sign(&sample.attester).unwrap());
+            }),
+            ("a grant that came before its key", "grant", |sample| {
+                let mut early = sample::grant(sample.attester.verifying_key());
+                early.not_before = "2025-01-01T00:00:00Z".parse().unwrap();
+                sample.claim.grant = Some(early.sign(&sample.signing).unwrap());
+            }),
+        ];
+        for (case, check, change) in cases {
+            let mut sample = Sample::success();
+            change(&mut sample);
+            assert_eq!(verdict_of(&sample), (Verdict::DigestMismatch, check), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_statement_bent_before_it_was_signed_is_a_mismatch() {
+        let sample = Sample::success();
+        type Change = fn(&mut Statement);
+        let cases: [(&str, Change); 7] = [
+            ("subject", |s| {
+                s.subject[0].digest = DigestSet::of(b"other").to_map()
+            }),
+            ("attestation", |s| {
+                let figures = s.predicate.run_details.byproducts[1]
+                    .annotations
+                    .as_mut()
+                    .unwrap();
+                figures.gpu_seconds = 0.0;
+            }),
+            ("attestation", |s| {
+                s.predicate.run_details.metadata.finished_on = Timestamp::UNIX_EPOCH
+            }),
+            ("attestation", |s| {
+                s.predicate.build_definition.resolved_dependencies.truncate(2)
+            }),
+            ("attestation", |s| s.predicate.run_details.byproducts.truncate(1)),
+            ("grant", |s| s.predicate.run_details.byproducts.clear()),
+            ("result", |s| {
+                s.predicate.build_definition.internal_parameters.result = Outcome::Error
+            }),
+        ];
+        for (check, change) in cases {
+            let report = resigned(&sample, change);
+            assert_eq!(
+                (report.verdict, report.failure().unwrap().name),
+                (Verdict::DigestMismatch, check)
+            );
+        }
+    }
+
+    #[test]
+    fn a_failed_run_cannot_be_receipted_as_a_success() {
+        let mut sample = Sample::success();
+        let grant = sample.claim.grant.as_ref().unwrap();
+        let mut failed = sample::attestation(grant.payload(), b"");
+        failed.result = Outcome::Error;
+        failed.outputs = None;
+        let cause = crate::attestation::RunError {
+            reason: "BlockFailed".into(),
+            message: "division by zero".into(),
+            line: Some(12),
+            column: None,
+            code: None,
+        };
+        failed.error = Some(cause.clone());
+        sample.claim.attestation = Some(failed.sign(&sample.attester).unwrap());
+        assert!(receipt::statement(&sample.claim).is_err());
+        sample.claim.error = Some(cause);
+        assert_eq!(verdict_of(&sample), (Verdict::Valid, ""));
+        let report = resigned(&sample, |statement| {
+            statement.predicate.build_definition.internal_parameters.result = Outcome::Success;
+            statement.predicate.build_definition.internal_parameters.error = None;
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::DigestMismatch, "attestation")
+        );
+    }
+
+    /// A receipt small enough to change it at every place.
+    #[test]
+    fn no_receipt_with_one_byte_changed_is_accepted_and_the_verdict_fits_the_place() {
+        let sample = Sample::refused();
+        let file = sample.file();
+        let text = String::from_utf8(file.clone()).unwrap();
+        let trusted = sample.bundle.verify().unwrap();
+        let range = |field: &str| {
+            let start = text.find(&format!("\"{field}\":\"")).unwrap() + field.len() + 4;
+            start..start + text[start..].find('"').unwrap()
+        };
+        let (payload, signature, key_id) = (range("payload"), range("sig"), range("keyid"));
+        let mut accepted = 0;
+        for index in 0..file.len() {
+            for flip in [0x01, 0x20, 0x80] {
+                let mut bent = file.clone();
+                bent[index] ^= flip;
+                let verdict = verify_with(&bent, Ok(&trusted), None, None).verdict;
+                accepted += usize::from(verdict == Verdict::Valid);
+                if payload.contains(&index) || signature.contains(&index) {
+                    assert_eq!(verdict, Verdict::BadSignature, "byte {index} ^ {flip:#x}");
+                } else if key_id.contains(&index) && bent[index] != b'"' && bent[index].is_ascii_graphic() {
+                    assert_eq!(verdict, Verdict::UntrustedKey, "byte {index} ^ {flip:#x}");
+                }
+            }
+        }
+        println!("{} bytes, 3 flips each: {accepted} accepted", file.len());
+        assert_eq!(accepted, 0);
+    }
+
+    #[test]
+    fn a_bundle_with_one_byte_changed_never_gives_a_key_that_the_root_did_not_sign() {
+        let root = key(1);
+        let start = "2026-01-01T00:00:00Z".parse().unwrap();
+        let statement =
+            KeyStatement::about(key(2).verifying_key(), KeyPurpose::Signing, start, None, None, 0);
+        let bundle = Bundle::new(root.verifying_key(), vec![statement.sign(&root).unwrap()]);
+        let json = bundle.to_json().into_bytes();
+        let pinned = root.verifying_key().key_id();
+        let unchanged = bundle.verify().unwrap();
+        for index in (0..json.len()).step_by(7) {
+            let mut bent = json.clone();
+            bent[index] ^= 0x02;
+            if let Ok(trusted) =
+                Bundle::from_json(&bent).and_then(|bundle| bundle.verify_pinned(Some(pinned)))
+            {
+                let same = trusted.iter().eq(unchanged.iter());
+                assert!(same, "byte {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_the_command_line() {
+        let codes = [
+            (Verdict::Valid, 0),
+            (Verdict::NotAReceipt, 2),
+            (Verdict::BadSignature, 10),
+            (Verdict::UntrustedKey, 11),
+            (Verdict::DigestMismatch, 12),
+        ];
+        for (verdict, code) in codes {
+            assert_eq!(verdict.exit_code(), code);
+        }
+    }
+}
