@@ -202,6 +202,7 @@ pub struct ResourceAmounts {
 
     /// Ephemeral storage in bytes. Example: `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "ephemeral-storage")]
     #[schemars(schema_with = "quantity")]
     pub ephemeral_storage: Option<Quantity>,
 }
@@ -209,7 +210,6 @@ pub struct ResourceAmounts {
 fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "maxLength": 64,
         "pattern": "^[0-9]+([.][0-9]*)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][0-9]+)?$",
     })
@@ -268,6 +268,7 @@ pub struct Toleration {
 
     /// `Equal` (the default) compares the value too, `Exists` does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TolerationOperator")]
     pub operator: Option<TolerationOperator>,
 
     /// Value of the taint.
@@ -277,6 +278,7 @@ pub struct Toleration {
 
     /// Effect of the taint: `NoSchedule`, `PreferNoSchedule` or `NoExecute`. Without it, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "TaintEffect")]
     pub effect: Option<TaintEffect>,
 
     /// How long a taint of effect `NoExecute` is tolerated, in seconds. Without it, for ever.

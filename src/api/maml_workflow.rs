@@ -72,6 +72,7 @@ pub struct MamlWorkflowSpec {
     /// Runs only on heads of this role. Without it, the document's `permissions` decide, and any
     /// allowed head will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Role")]
     pub role: Option<Role>,
 
     /// Runs only on heads whose labels match.
