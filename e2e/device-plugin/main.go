@@ -16,7 +16,7 @@ import (
 	"syscall"
 )
 
-const defaultControl = "/run/chimera-device-plugin.sock"
+const defaultControl = "/run/chimera-cluster/device-plugin.sock"
 
 const usage = `usage:
   device-plugin serve [--devices N] [--resource NAME] [--control SOCKET] [--kubelet-folder FOLDER]
