@@ -1,0 +1,239 @@
+//! `chimera logs NAME`: what the program of a workflow printed.
+//!
+//! The agent in a head's pod prints every line of every run as JSON with the run's id; this verb picks the lines of one run
+//! out of the pod's log. Lines come from user code, so what could control the terminal is taken out.
+
+use api::MamlWorkflow;
+use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt, TryStreamExt};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::LogParams;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{self, WorkflowArgs};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::output;
+
+/// Prints what the program of a workflow printed
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    workflow: WorkflowArgs,
+
+    /// Waits for more until the run is over
+    #[arg(short, long)]
+    follow: bool,
+
+    /// Keeps escape sequences and control characters of the program
+    #[arg(long)]
+    raw: bool,
+
+    /// Puts the time before each line
+    #[arg(long)]
+    timestamps: bool,
+
+    /// Prints the agent's JSON lines as they are
+    #[arg(long, conflicts_with_all = ["raw", "timestamps"])]
+    json: bool,
+}
+
+/// One line of a run's output, as the agent in the head prints it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogLine {
+    /// The run that printed it.
+    pub run_id: String,
+    /// `stdout` or `stderr`.
+    pub stream: String,
+    /// The line, without its end.
+    pub line: String,
+    /// When.
+    #[serde(default)]
+    pub timestamp: String,
+}
+
+/// Clocks of nodes and of the controller may differ by this much.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+pub async fn run(args: Args) -> Result<ExitCode, Error> {
+    let (client, workflows, mut workflow) = args.workflow.find().await?;
+    let name = &args.workflow.name;
+    if args.follow && running_at(&workflow).is_none() && !cluster::is_complete(&workflow) {
+        output::note(format!("{name} waits for a head"));
+        workflow = wait(workflows.clone(), name, |workflow| {
+            running_at(workflow).is_some() || cluster::is_complete(workflow)
+        })
+        .await?;
+    }
+    let Some(place) = running_at(&workflow) else {
+        return Err(Error::failed(format!("{name} has not run")).hint(format!("chimera why {name}")));
+    };
+    let printer = Printer { args: &args };
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let mut printed = 0;
+    if args.follow && !cluster::is_complete(&workflow) {
+        let lines = open(&pods, &place, true).await?;
+        tokio::select! {
+            result = printer.print(lines, &place.run_id, 0, &mut printed) => result?,
+            over = wait(workflows, name, |workflow| {
+                cluster::is_complete(workflow) || running_at(workflow).is_none_or(|now| now.run_id != place.run_id)
+            }) => { over?; }
+        }
+    }
+    // When the run is over, its last lines are in the log, but the stream that was followed may not have brought them yet.
+    let lines = open(&pods, &place, false).await?;
+    let skip = printed;
+    printer.print(lines, &place.run_id, skip, &mut printed).await?;
+    if printed == 0 {
+        output::note(format!("{name} printed nothing"));
+    }
+    Ok(ExitCode::Ok)
+}
+
+/// Where the current attempt runs, or ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    pod: String,
+    run_id: String,
+    since: Option<Timestamp>,
+}
+
+fn running_at(workflow: &MamlWorkflow) -> Option<Place> {
+    let status = workflow.status.as_ref()?;
+    let pod = status.head.as_ref()?.pod.clone();
+    let since = status.scheduled_at.and_then(|at| at.checked_sub(CLOCK_SKEW).ok());
+    Some(Place {
+        pod,
+        run_id: status.run_id.clone()?,
+        since,
+    })
+}
+
+/// Waits until `done`, by a watch.
+pub async fn wait(
+    workflows: Api<MamlWorkflow>,
+    name: &str,
+    done: impl Fn(&MamlWorkflow) -> bool,
+) -> Result<MamlWorkflow, Error> {
+    let mut states = std::pin::pin!(watcher::watch_object(workflows, name).default_backoff());
+    while let Some(state) = states.next().await {
+        match state {
+            Ok(Some(workflow)) if done(&workflow) => return Ok(workflow),
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(Error::failed(format!("{name} was deleted"))),
+            // The watch starts again by itself, unless it is refused.
+            Err(watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) => {
+                if let kube::Error::Api(status) = &cause
+                    && matches!(status.code, 401 | 403)
+                {
+                    return Err(cause.into());
+                }
+            }
+            Err(_) => {}
+        }
+    }
+    Err(Error::failed(format!("the watch of {name} ended")))
+}
+
+async fn open(pods: &Api<Pod>, place: &Place, follow: bool) -> Result<impl AsyncBufRead + use<>, Error> {
+    let params = LogParams {
+        follow,
+        since_time: place.since,
+        ..LogParams::default()
+    };
+    pods.log_stream(&place.pod, &params)
+        .await
+        .map_err(|cause| match &cause {
+            kube::Error::Api(status) if status.code == 404 => {
+                Error::failed(format!("the pod {} is gone, and its log with it", place.pod))
+                    .hint("the receipt keeps digests of what was printed, not the text")
+            }
+            _ => cause.into(),
+        })
+}
+
+struct Printer<'a> {
+    args: &'a Args,
+}
+
+impl Printer<'_> {
+    /// Prints the lines of one run but for the first `skip`, and counts all of them.
+    async fn print(
+        &self,
+        lines: impl AsyncBufRead,
+        run_id: &str,
+        skip: usize,
+        printed: &mut usize,
+    ) -> Result<(), Error> {
+        let mut lines = std::pin::pin!(lines.lines());
+        let mut seen = 0;
+        let fail = |cause: std::io::Error| Error::failed("the log cannot be read").because(&cause);
+        while let Some(line) = lines.try_next().await.map_err(fail)? {
+            let Some(found) = of_run(&line, run_id) else {
+                continue;
+            };
+            seen += 1;
+            if seen <= skip {
+                continue;
+            }
+            *printed += 1;
+            if self.args.json {
+                output::print_raw(format!("{line}\n").as_bytes())?;
+            } else {
+                output::print_raw(self.form(&found).as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn form(&self, line: &LogLine) -> String {
+        let text = if self.args.raw {
+            line.line.clone()
+        } else {
+            output::harmless(&line.line)
+        };
+        if self.args.timestamps {
+            format!("{} {text}\n", output::harmless(&line.timestamp))
+        } else {
+            format!("{text}\n")
+        }
+    }
+}
+
+/// The line, when it is one of this run. Anything else in the pod's log is the agent's own.
+fn of_run(line: &str, run_id: &str) -> Option<LogLine> {
+    // Most lines of a busy head are of other runs: look before parsing.
+    if !line.contains(run_id) {
+        return None;
+    }
+    serde_json::from_str(line)
+        .ok()
+        .filter(|found: &LogLine| found.run_id == run_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_lines_of_the_run_are_taken() {
+        let line = |run: &str| {
+            format!(
+                "{{\"runId\":\"{run}\",\"stream\":\"stdout\",\"line\":\"hi\",\"timestamp\":\"2026-05-04T10:00:00Z\"}}"
+            )
+        };
+        assert_eq!(
+            of_run(&line("abc"), "abc").map(|found| found.line),
+            Some("hi".to_owned())
+        );
+        assert_eq!(of_run(&line("abd"), "abc"), None);
+        assert_eq!(of_run("{\"message\":\"run abc started\"}", "abc"), None);
+        assert_eq!(of_run("abc", "abc"), None);
+        // A program that prints such a line prints it inside of one.
+        let forged = "{\"runId\":\"xyz\",\"stream\":\"stdout\",\"line\":\"{\\\"runId\\\":\\\"abc\\\"}\"}";
+        assert_eq!(of_run(forged, "abc"), None);
+    }
+}

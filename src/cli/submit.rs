@@ -1,0 +1,319 @@
+//! `chimera submit FILE`: checks a document here, creates a MamlWorkflow from it, and waits for its end when asked to.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::condition::{self, ConditionStatus};
+use api::maml_workflow::Source;
+use api::{MamlWorkflow, MamlWorkflowSpec, Role};
+use clap::ValueEnum;
+use kube::Api;
+use kube::api::PostParams;
+use maml::Document;
+use serde_json::{Map, Value};
+
+use crate::cluster::{self, ClusterArgs};
+use crate::error::Error;
+use crate::exit_code::ExitCode;
+use crate::output::{self, Format};
+use crate::source::{self, InputArgs};
+use crate::{logs, render, status};
+
+/// Runs a document in the cluster
+///
+/// Prints the workflow's name or, with --wait, its outputs as JSON. Ends with 0 when it succeeded, 1 when it failed, 2 when the
+/// document or its inputs are invalid, 3 when --timeout passed.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// The document; `-` is stdin
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// Name of the workflow; made from the file's name when not given
+    #[arg(long)]
+    name: Option<String>,
+
+    #[command(flatten)]
+    inputs: InputArgs,
+
+    /// The agent on whose behalf it runs
+    #[arg(long, value_name = "agent://NAME", value_parser = parse_agent)]
+    act_as: Option<String>,
+
+    /// Runs only on heads of this role
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
+
+    /// How long the program may run, such as 90s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = api::duration::parse)]
+    run_timeout: Option<Duration>,
+
+    /// Waits for the end of the run and prints its outputs
+    #[arg(short, long)]
+    wait: bool,
+
+    /// How long to wait, such as 90s or 5m; the run itself goes on
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = api::duration::parse)]
+    timeout: Option<Duration>,
+
+    /// Prints the workflow instead of creating it
+    #[arg(long, conflicts_with = "wait")]
+    dry_run: bool,
+
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+
+    #[command(flatten)]
+    cluster: ClusterArgs,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RoleArg {
+    Quantum,
+    Crypto,
+    Inference,
+    Orchestrator,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Quantum => Self::Quantum,
+            RoleArg::Crypto => Self::Crypto,
+            RoleArg::Inference => Self::Inference,
+            RoleArg::Orchestrator => Self::Orchestrator,
+        }
+    }
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, Error> {
+    let text = source::read_text(&args.file)?;
+    let Some(document) = accept(&args.file, &text) else {
+        return Ok(ExitCode::Usage);
+    };
+    let inputs = args.inputs.read()?;
+    check_inputs(&document, &inputs)?;
+    let workflow = workflow(&args, text, inputs)?;
+    if args.dry_run {
+        let format = if args.output == Format::Table {
+            Format::Yaml
+        } else {
+            args.output
+        };
+        format.print(&workflow, |_| String::new())?;
+        return Ok(ExitCode::Ok);
+    }
+    let client = args.cluster.connect().await?;
+    let workflows: Api<MamlWorkflow> = Api::default_namespaced(client);
+    let params = PostParams {
+        field_manager: Some("chimera-cli".to_owned()),
+        ..PostParams::default()
+    };
+    let created = workflows
+        .create(&params, &workflow)
+        .await
+        .map_err(|cause| match &cause {
+            kube::Error::Api(refused) if refused.reason == "AlreadyExists" => {
+                Error::failed(refused.message.clone())
+                    .hint("choose another name with --name, or leave it out")
+            }
+            _ => cause.into(),
+        })?;
+    let name = created.metadata.name.clone().unwrap_or_default();
+    if !args.wait {
+        args.output
+            .print(&created, |_| format!("mamlworkflow.chimera.dunes.io/{name}"))?;
+        return Ok(ExitCode::Ok);
+    }
+    output::note(format!("{name}: created"));
+    let ended = follow(workflows, &name);
+    let ended = match args.timeout {
+        None => ended.await?,
+        Some(limit) => match tokio::time::timeout(limit, ended).await {
+            Ok(ended) => ended?,
+            Err(_) => {
+                return Err(
+                    Error::new(ExitCode::TimedOut, format!("{name} did not end within {limit:?}"))
+                        .hint(format!("it goes on; `chimera why {name}` says what it waits for")),
+                );
+            }
+        },
+    };
+    report(&ended, &name, args.output)
+}
+
+/// The document, or nothing after its faults were printed.
+fn accept(path: &Path, text: &str) -> Option<Document> {
+    let reading = maml::read(text);
+    let shown = source::shown(path);
+    let mut diagnostics = reading.diagnostics.clone();
+    diagnostics.retain(|found| found.severity > maml::Severity::Info);
+    if !diagnostics.is_empty() {
+        output::note(render::findings(&shown, text, &diagnostics).trim_end());
+    }
+    match reading.accept() {
+        Ok(document) => Some(document),
+        Err(_) => {
+            let summary = render::summary(&diagnostics).unwrap_or_default();
+            Error::usage(format!("{shown} is not a valid document: {summary}"))
+                .hint("`chimera explain CODE` tells more about a fault")
+                .report();
+            None
+        }
+    }
+}
+
+fn check_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<(), Error> {
+    let Some(schema) = &document.input_schema else {
+        return Ok(());
+    };
+    let inputs = schema.with_defaults(Value::Object(inputs.clone()));
+    let violations: Vec<String> = schema.check(&inputs).iter().map(ToString::to_string).collect();
+    if violations.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the inputs break the Input_Schema:\n  {}",
+        violations.join("\n  ")
+    ))
+    .hint("set inputs with -i NAME=VALUE or --inputs FILE"))
+}
+
+fn workflow(args: &Args, text: String, inputs: Map<String, Value>) -> Result<MamlWorkflow, Error> {
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => name_for(&args.file, &uuid::Uuid::new_v4().simple().to_string()),
+    };
+    let mut spec = MamlWorkflowSpec {
+        source: Source {
+            inline: Some(text),
+            config_map_ref: None,
+        },
+        inputs,
+        act_as: args.act_as.clone(),
+        role: args.role.map(Role::from),
+        ..MamlWorkflowSpec::default()
+    };
+    if let Some(limit) = args.run_timeout {
+        spec.timeout_seconds = i32::try_from(limit.as_secs().max(1))
+            .map_err(|_| Error::usage("--run-timeout is longer than a run may take"))?;
+    }
+    Ok(MamlWorkflow::new(&name, spec))
+}
+
+/// `Bell State.maml.md` becomes `bell-state-1f3a9`.
+fn name_for(path: &Path, random: &str) -> String {
+    let file = path
+        .file_name()
+        .and_then(std::ffi::OsStr::to_str)
+        .unwrap_or_default();
+    let stem = file.split('.').next().unwrap_or_default();
+    let words: Vec<String> = stem
+        .split(|sign: char| !sign.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let stem: String = words.join("-").chars().take(50).collect();
+    let stem = stem.trim_end_matches('-');
+    format!(
+        "{}-{}",
+        if stem.is_empty() { "maml" } else { stem },
+        &random[..5.min(random.len())]
+    )
+}
+
+/// Prints every change of phase until the run is over.
+async fn follow(workflows: Api<MamlWorkflow>, name: &str) -> Result<MamlWorkflow, Error> {
+    let last = std::cell::RefCell::new(String::new());
+    logs::wait(workflows, name, |workflow| {
+        let now = progress(workflow);
+        if *last.borrow() != now {
+            output::note(format!("{name}: {}", output::harmless(&now)));
+            last.replace(now);
+        }
+        cluster::is_complete(workflow)
+    })
+    .await
+}
+
+fn progress(workflow: &MamlWorkflow) -> String {
+    let phase = status::phase(workflow);
+    let head = workflow.status.as_ref().and_then(|status| status.head.as_ref());
+    match head {
+        Some(head) if !cluster::is_complete(workflow) => format!("{phase} on {}", head.name),
+        _ => phase,
+    }
+}
+
+/// Outputs on stdout; when it failed, why, on stderr.
+fn report(workflow: &MamlWorkflow, name: &str, format: Format) -> Result<ExitCode, Error> {
+    let status = workflow.status.clone().unwrap_or_default();
+    if cluster::is(workflow, condition::SUCCEEDED, ConditionStatus::True) {
+        match &status.outputs {
+            Some(outputs) if format == Format::Yaml => format.print(outputs, |_| String::new())?,
+            Some(outputs) => output::print_json(outputs)?,
+            None if status.outputs_digest.is_some() => {
+                output::note(format!(
+                    "{name}: the outputs are too large for the status; their digest is in the receipt"
+                ));
+                output::print_json(&Map::new())?;
+            }
+            None => output::print_json(&Map::new())?,
+        }
+        if let Some(receipt) = &status.receipt_ref {
+            output::note(format!("{name}: receipt {}", receipt.name));
+        }
+        return Ok(ExitCode::Ok);
+    }
+    let explanation = crate::why::explain(workflow, &[]);
+    let mut message = explanation.summary;
+    for detail in &explanation.details {
+        message.push_str("\n  ");
+        message.push_str(&output::harmless(detail));
+    }
+    let mut error = Error::failed(message);
+    if let Some(help) = explanation.help {
+        error = error.hint(help);
+    }
+    Err(error)
+}
+
+fn parse_agent(text: &str) -> Result<String, String> {
+    match api::names::agent_name(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write it as agent://NAME".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_become_names_of_workflows() {
+        for (path, name) in [
+            ("bell.maml.md", "bell-01234"),
+            ("docs/Bell State_2.maml.md", "bell-state-2-01234"),
+            ("-", "maml-01234"),
+            ("ü.md", "maml-01234"),
+            (
+                &format!("{}.md", "a-".repeat(60)),
+                &format!("{}-01234", "a-".repeat(25).trim_end_matches('-')),
+            ),
+        ] {
+            assert_eq!(name_for(Path::new(path), "0123456789"), *name, "{path}");
+        }
+    }
+
+    #[test]
+    fn inputs_are_checked_with_their_defaults() {
+        let text = "---\nmaml_version: \"2.0\"\nid: urn:x:a\ntype: workflow\n---\n## Intent\nx\n## Context\nx\n## Code_Blocks\n```python\nx = 1\n```\n## Input_Schema\n{\"required\": [\"a\", \"b\"], \"properties\": {\"a\": {\"default\": 1}, \"b\": {\"type\": \"integer\"}}}\n";
+        let document = maml::read(text).accept().unwrap();
+        let inputs = |value: Value| value.as_object().cloned().unwrap();
+        assert!(check_inputs(&document, &inputs(serde_json::json!({"b": 2}))).is_ok());
+        let error = check_inputs(&document, &inputs(serde_json::json!({"b": "x"})))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("/b"), "{error}");
+    }
+}

@@ -1,0 +1,280 @@
+//! The binary as its user meets it, where no cluster is needed.
+
+use std::path::PathBuf;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+const GOOD: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:550e8400-e29b-41d4-a716-446655440000\ntype: workflow\norigin: agent://ann\npermissions: {execute: ['*']}\n---\n## Intent\nAdd.\n## Context\nNone.\n## Code_Blocks\n```python\nx = 1 + 1\n```\n";
+const WARNED: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:nope\ntype: workflow\norigin: agent://ann\npermissions: {execute: ['*']}\n---\n## Intent\nAdd.\n## Context\nNone.\n## Code_Blocks\n```python\nx = 1 + 1\n```\n";
+const BAD: &str = "---\nmaml_version: 9\ntype: workflow\n---\n## Intent\nAdd.\n";
+
+fn chimera() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chimera"));
+    command.env_remove("KUBECONFIG").env("HOME", "/nonexistent");
+    command
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+#[test]
+fn lint_ends_with_what_it_found() {
+    for (text, strict, code) in [
+        (GOOD, true, 0),
+        (WARNED, false, 0),
+        (WARNED, true, 2),
+        (BAD, false, 2),
+        ("", false, 2),
+    ] {
+        let mut command = chimera();
+        command.args(["lint", "-"]).write_stdin(text);
+        if strict {
+            command.arg("--strict");
+        }
+        command.assert().code(code);
+    }
+}
+
+#[test]
+fn lint_names_code_line_and_column_of_every_fault() {
+    let folder = Folder::with(&[("bad.maml.md", BAD)]);
+    let output = chimera()
+        .arg("lint")
+        .arg(folder.path("bad.maml.md"))
+        .assert()
+        .code(2)
+        .get_output()
+        .clone();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for expected in [
+        "error[MAML012]",
+        "error[MAML010]",
+        "error[MAML040]",
+        "bad.maml.md:2:15",
+        "help:",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "no escape codes in a pipe");
+}
+
+#[test]
+fn no_color_is_obeyed_even_when_colour_is_forced() {
+    let output = chimera()
+        .args(["lint", "-"])
+        .env("NO_COLOR", "1")
+        .write_stdin(BAD)
+        .output()
+        .unwrap();
+    assert!(!output.stdout.contains(&0x1b) && !output.stderr.contains(&0x1b));
+}
+
+#[test]
+fn json_and_sarif_are_valid_and_complete() {
+    let folder = Folder::with(&[("bad.maml.md", BAD), ("good.maml.md", GOOD)]);
+    let lint = |format: &str| -> Value {
+        let output = chimera()
+            .args(["lint", "--format", format])
+            .args([folder.path("good.maml.md"), folder.path("bad.maml.md")])
+            .assert()
+            .code(2)
+            .get_output()
+            .clone();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let json = lint("json");
+    assert_eq!(json[0]["diagnostics"], Value::Array(Vec::new()));
+    assert_eq!(json[1]["diagnostics"][0]["start"]["line"], 1);
+    let sarif = lint("sarif");
+    assert_eq!(sarif["version"], "2.1.0");
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    assert_eq!(results.len(), json[1]["diagnostics"].as_array().unwrap().len());
+    for result in results {
+        let rule = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+        assert_eq!(
+            sarif["runs"][0]["tool"]["driver"]["rules"][rule]["id"],
+            result["ruleId"]
+        );
+    }
+}
+
+#[test]
+fn a_missing_file_and_bytes_that_are_no_text_are_errors_with_a_sentence() {
+    let output = chimera()
+        .args(["lint", "missing.maml.md"])
+        .assert()
+        .code(2)
+        .get_output()
+        .clone();
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .starts_with("error: cannot read missing.maml.md")
+    );
+    chimera()
+        .args(["lint", "-"])
+        .write_stdin(vec![0xff, 0xfe])
+        .assert()
+        .code(2);
+}
+
+#[test]
+fn explain_knows_codes_and_reasons() {
+    for code in ["MAML012", "maml012", "NoHead"] {
+        chimera().args(["explain", code]).assert().success();
+    }
+    chimera().args(["explain", "MAML000"]).assert().code(2);
+    let output = chimera()
+        .args(["explain", "-o", "json"])
+        .assert()
+        .success()
+        .get_output()
+        .clone();
+    let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(all.as_array().unwrap().len() > 50);
+}
+
+#[test]
+fn a_mirror_goes_back_and_is_checked() {
+    let folder = Folder::with(&[("good.maml.md", GOOD), ("other.maml.md", WARNED)]);
+    let source = folder.path("good.maml.md");
+    let mirrored = chimera()
+        .arg("mu")
+        .arg(&source)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    let mu = folder.path("good.mu");
+    std::fs::write(&mu, &mirrored).unwrap();
+    let back = chimera()
+        .args(["mu", "--reverse"])
+        .arg(&mu)
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
+    assert_eq!(back, GOOD.as_bytes());
+    chimera()
+        .args(["mu", "--check"])
+        .arg(&mu)
+        .arg("--source")
+        .arg(&source)
+        .assert()
+        .success();
+    chimera()
+        .args(["mu", "--check"])
+        .arg(&mu)
+        .arg("--source")
+        .arg(folder.path("other.maml.md"))
+        .assert()
+        .code(12);
+    std::fs::write(&mu, &mirrored[..mirrored.len() - 1]).unwrap();
+    chimera()
+        .args(["mu", "--check"])
+        .arg(&mu)
+        .arg("--source")
+        .arg(&source)
+        .assert()
+        .code(12);
+    chimera().args(["mu", "--reverse"]).arg(&source).assert().code(2);
+}
+
+#[test]
+fn submit_refuses_an_invalid_document_before_it_asks_the_cluster() {
+    let output = chimera()
+        .args(["submit", "-"])
+        .write_stdin(BAD)
+        .assert()
+        .code(2)
+        .get_output()
+        .clone();
+    assert!(output.stdout.is_empty());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("MAML012"));
+}
+
+#[test]
+fn a_dry_run_prints_the_workflow() {
+    let output = chimera()
+        .args([
+            "submit",
+            "-",
+            "--dry-run",
+            "--name",
+            "a",
+            "-i",
+            "x=1",
+            "-o",
+            "json",
+            "--act-as",
+            "agent://ann",
+        ])
+        .write_stdin(GOOD)
+        .assert()
+        .success()
+        .get_output()
+        .clone();
+    let workflow: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(workflow["kind"], "MamlWorkflow");
+    assert_eq!(workflow["spec"]["inputs"]["x"], 1);
+    assert_eq!(workflow["spec"]["actAs"], "agent://ann");
+    assert_eq!(workflow["spec"]["source"]["inline"], GOOD);
+    assert!(workflow["spec"].get("submitter").is_none());
+}
+
+#[test]
+fn without_a_cluster_the_error_says_what_to_do() {
+    let output = chimera()
+        .args(["status", "a"])
+        .assert()
+        .failure()
+        .get_output()
+        .clone();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("error: ") && text.contains("\nhint: "), "{text}");
+}
+
+#[test]
+fn completion_and_help_name_every_verb() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = chimera()
+            .args(["completion", shell])
+            .assert()
+            .success()
+            .get_output()
+            .clone();
+        assert!(String::from_utf8(output.stdout).unwrap().contains("submit"));
+    }
+    let output = chimera().arg("--help").assert().success().get_output().clone();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for verb in [
+        "lint",
+        "explain",
+        "mu",
+        "submit",
+        "status",
+        "logs",
+        "why",
+        "events",
+        "cancel",
+        "completion",
+    ] {
+        assert!(help.contains(&format!("\n  {verb} ")), "{verb}");
+    }
+}
