@@ -128,21 +128,23 @@ impl Algorithm {
 }
 
 /// When a key is replaced: at the first limit that is reached.
+//
+// The rules compare only texts that are durations: for others, the pattern's own message is enough.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "!has(self.interval) || duration(self.interval) >= duration('1s')",
+        "rule": "!has(self.interval) || !self.interval.matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self.interval) >= duration('1s')",
         "message": "interval must be at least 1s",
         "fieldPath": ".interval",
     },
     {
-        "rule": "!has(self.prefetch) || !has(self.interval) || duration(self.prefetch) < duration(self.interval)",
+        "rule": "!has(self.prefetch) || !has(self.interval) || !(self.prefetch + self.interval).matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self.prefetch) < duration(self.interval)",
         "message": "prefetch must be shorter than interval",
         "fieldPath": ".prefetch",
     },
     {
-        "rule": "!has(self.overlap) || !has(self.interval) || duration(self.overlap) <= duration(self.interval)",
+        "rule": "!has(self.overlap) || !has(self.interval) || !(self.overlap + self.interval).matches('^([0-9]{1,9}(ms|s|m|h))+$') || duration(self.overlap) <= duration(self.interval)",
         "message": "overlap must not be longer than interval",
         "fieldPath": ".overlap",
     },

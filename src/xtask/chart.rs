@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::output::Output;
+use crate::{chart_rules, output::Output};
 
 /// Where the rendered chart lies below the root.
 pub const INSTALL_MANIFEST: &str = "manifests/install.yaml";
@@ -29,20 +29,30 @@ impl Helm {
         Self(program)
     }
 
-    fn template(&self, chart: &Path) -> Result<String> {
-        let output = process::Command::new(&self.0)
-            .args(["template", "chimera"])
-            .arg(chart)
-            .args(["--namespace", NAMESPACE, "--skip-tests"])
+    fn template(&self, chart: &Path, values: Option<&Path>, tests: bool) -> Result<String> {
+        let mut command = process::Command::new(&self.0);
+        command.args(["template", "chimera"]).arg(chart).args(["--namespace", NAMESPACE]);
+        if let Some(values) = values {
+            command.arg("--values").arg(values);
+        }
+        if !tests {
+            command.arg("--skip-tests");
+        }
+        self.run(command)
+    }
+
+    fn lint(&self, chart: &Path, values: &Path) -> Result<()> {
+        let mut command = process::Command::new(&self.0);
+        command.args(["lint", "--strict"]).arg(chart).arg("--values").arg(values);
+        self.run(command).map(drop)
+    }
+
+    fn run(&self, mut command: process::Command) -> Result<String> {
+        let output = command
             .output()
-            .with_context(|| {
-                format!(
-                    "cannot start {}; set HELM to a helm 4, or pass --no-helm",
-                    self.0.display()
-                )
-            })?;
+            .with_context(|| format!("cannot start {}; set HELM to a helm 4", self.0.display()))?;
         if !output.status.success() {
-            bail!("helm template failed: {}", String::from_utf8_lossy(&output.stderr));
+            bail!("helm failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         String::from_utf8(output.stdout).context("helm wrote no UTF-8")
     }
@@ -50,7 +60,7 @@ impl Helm {
 
 /// Renders the chart.
 pub fn install_manifest(root: &Path, helm: &Helm) -> Result<Output> {
-    let rendered = helm.template(&root.join(CHART))?;
+    let rendered = helm.template(&root.join(CHART), None, false)?;
     Ok(Output::new(
         INSTALL_MANIFEST,
         format!(
@@ -75,11 +85,45 @@ pub fn install_manifest_is_current(root: &Path) -> Result<bool> {
         .is_some_and(|written| written == digest))
 }
 
+/// Renders the chart with each of its test values and returns what breaks a rule, as sentences.
+pub fn violations(root: &Path, helm: &Helm) -> Result<Vec<String>> {
+    let chart = root.join(CHART);
+    let mut found = Vec::new();
+    for values in sorted_files(&chart.join("tests/values"))? {
+        let name = file_name(&values);
+        if let Err(error) = helm.lint(&chart, &values) {
+            found.push(format!("{name}: {error:#}"));
+            continue;
+        }
+        let rendered = helm.template(&chart, Some(&values), true)?;
+        let broken = chart_rules::violations(&rendered)?;
+        found.extend(broken.into_iter().map(|text| format!("{name}: {text}")));
+    }
+    for values in sorted_files(&chart.join("tests/refused"))? {
+        if helm.template(&chart, Some(&values), true).is_ok() {
+            found.push(format!("{}: accepted, though its values are wrong", file_name(&values)));
+        }
+    }
+    Ok(found)
+}
+
+fn sorted_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    collect(folder, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Over the paths and contents of everything that is rendered.
 fn chart_digest(root: &Path) -> Result<String> {
     let chart = root.join(CHART);
     let mut files = vec![chart.join("Chart.yaml"), chart.join("values.yaml")];
     collect(&chart.join("templates"), &mut files)?;
+    collect(&chart.join("files"), &mut files)?;
     files.retain(|path| !path.starts_with(chart.join("templates/tests")));
     files.sort();
     let mut hash = Sha256::new();

@@ -2,6 +2,7 @@
 //! names the files that are stale and writes nothing.
 
 mod chart;
+mod chart_rules;
 mod output;
 
 use std::{
@@ -35,6 +36,12 @@ enum Command {
         #[arg(long)]
         no_helm: bool,
     },
+    /// Renders the chart with each of its test values and checks the rules that it must keep.
+    Chart {
+        /// helm.
+        #[arg(long, env = "HELM", default_value = "helm")]
+        helm: PathBuf,
+    },
     /// Fails, with their names, when generated files are stale. Needs no helm.
     Check,
 }
@@ -55,6 +62,13 @@ fn main() -> Result<ExitCode> {
             }
             eprintln!("{} files are up to date", outputs.len());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Chart { helm } => {
+            let violations = chart::violations(&root, &Helm::new(helm))?;
+            for violation in &violations {
+                eprintln!("{violation}");
+            }
+            Ok(ExitCode::from(u8::from(!violations.is_empty())))
         }
         Command::Check => {
             let stale = stale(&root)?;
