@@ -1,5 +1,6 @@
 //! JSON Schemas of inputs and outputs: read from their sections, compiled once, never looked up anywhere else.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,11 +19,17 @@ use crate::sections::{Section, SectionKind};
 /// A larger schema is refused.
 const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 /// Steps that a regular expression with look-around may go back; others take linear time.
-const MAX_BACKTRACKING: usize = 10_000;
+const MAX_BACKTRACKING: usize = 100_000;
 /// Compiled size of one regular expression in bytes.
 const MAX_PATTERN_BYTES: usize = 256 * 1024;
 /// At most so many violations are listed.
 const MAX_VIOLATIONS: usize = 50;
+/// Steps of checking one value; a large output with one rule for each of its numbers stays far below.
+const MAX_EFFORT: usize = 4_000_000;
+/// Steps that a schema may ask for before it looks inside the value.
+const MAX_EFFORT_IN_PLACE: usize = 10_000;
+/// Keywords whose values are data, not schemas.
+const DATA_KEYWORDS: [&str; 4] = ["const", "enum", "default", "examples"];
 /// Nested objects that get defaults.
 const MAX_DEFAULT_DEPTH: usize = 16;
 
@@ -78,6 +85,10 @@ impl Serialize for Schema {
 impl Schema {
     /// How `instance` breaks the schema; empty when it does not.
     pub fn check(&self, instance: &Value) -> Vec<Violation> {
+        if exceeds_effort(&self.value, instance, MAX_EFFORT) {
+            let message = "checking this value takes too many steps".to_owned();
+            return vec![Violation { pointer: String::new(), schema_path: String::new(), message }];
+        }
         self.validator
             .iter_errors(instance)
             .take(MAX_VIOLATIONS)
@@ -276,14 +287,14 @@ fn compile(
     if !remote.is_empty() {
         return None;
     }
-    if let Some(cycle) = reference_cycle(&value) {
-        let message = format!("the reference `{cycle}` in the schema of {name} leads back to itself");
-        findings.error(
-            Code::SchemaInvalid,
-            span,
-            message,
-            "let references pass through properties or items",
-        );
+    if let Some(id) = embedded_resource(&value) {
+        let message = format!("the schema of {name} embeds the resource `{id}`");
+        findings.error(Code::SchemaInvalid, span, message, "remove `$id` below the root and refer to `#/$defs/…`");
+        return None;
+    }
+    if exceeds_effort(&value, &Value::Null, MAX_EFFORT_IN_PLACE) {
+        let message = format!("the references in the schema of {name} lead in circles or multiply");
+        findings.error(Code::SchemaInvalid, span, message, "let references pass through properties or items");
         return None;
     }
     let patterns = PatternOptions::fancy_regex()
@@ -327,7 +338,7 @@ fn remote_references(value: &Value, found: &mut Vec<String>) {
                             found.push(reference.clone());
                         }
                     }
-                    ("const" | "enum" | "default" | "examples", _) => {}
+                    (keyword, _) if DATA_KEYWORDS.contains(&keyword) => {}
                     _ => remote_references(value, found),
                 }
             }
@@ -337,64 +348,114 @@ fn remote_references(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// A reference that leads back to its own schema without consuming any of the instance, so that checking would never end.
-fn reference_cycle(root: &Value) -> Option<String> {
-    // For every place with a `$ref`, walk along what applies to the same instance.
-    fn in_place<'v>(root: &'v Value, schema: &'v Value, next: &mut Vec<(&'v Value, Option<String>)>) {
-        let Some(map) = schema.as_object() else { return };
-        for (key, value) in map {
-            match (key.as_str(), value) {
+/// Resources with an own base would change what `#` means.
+fn embedded_resource(root: &Value) -> Option<&str> {
+    let mut open: Vec<&Value> = match root {
+        Value::Object(map) => map.values().collect(),
+        _ => Vec::new(),
+    };
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(map) => {
+                if let Some(id) = map.get("$id").and_then(Value::as_str).filter(|id| !id.starts_with('#')) {
+                    return Some(id);
+                }
+                open.extend(map.iter().filter(|(key, _)| !DATA_KEYWORDS.contains(&key.as_str())).map(|(_, value)| value));
+            }
+            Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Schemas by the names that `#name` may use.
+fn anchors(root: &Value) -> HashMap<&str, &Value> {
+    let mut found = HashMap::new();
+    let mut open = vec![root];
+    while let Some(value) = open.pop() {
+        match value {
+            Value::Object(map) => {
+                let names = ["$anchor", "$dynamicAnchor", "$id"].into_iter().filter_map(|key| map.get(key)?.as_str());
+                found.extend(names.map(|name| (name.trim_start_matches('#'), value)));
+                open.extend(map.values());
+            }
+            Value::Array(items) => open.extend(items),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Whether checking `instance` against `root` takes more than `budget` steps.
+///
+/// References let a small schema ask for endless or exponential work (a schema that applies another one twice, which applies
+/// a third one twice …), and validators do what they are asked. This walks along as a validator does, an upper bound of its
+/// steps, and stops at the budget.
+fn exceeds_effort(root: &Value, instance: &Value, budget: usize) -> bool {
+    let anchors = anchors(root);
+    let target = |reference: &str| -> Option<&Value> {
+        let fragment = reference.strip_prefix('#')?;
+        let fragment = fragment.replace("%24", "$").replace("%25", "%");
+        if fragment.is_empty() || fragment.starts_with('/') { root.pointer(&fragment) } else { anchors.get(&*fragment).copied() }
+    };
+    let mut steps = 0;
+    let mut open = vec![(root, instance)];
+    while let Some((schema, instance)) = open.pop() {
+        steps += 1;
+        if steps + open.len() > budget {
+            return true;
+        }
+        let Some(keywords) = schema.as_object() else { continue };
+        for (keyword, value) in keywords {
+            match (keyword.as_str(), value) {
                 ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
-                    if let Some(target) = reference.strip_prefix('#').and_then(|path| root.pointer(path)) {
-                        next.push((target, Some(reference.clone())));
+                    open.extend(target(reference).map(|schema| (schema, instance)));
+                }
+                ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => {
+                    open.extend(schemas.iter().map(|schema| (schema, instance)));
+                }
+                ("not" | "if" | "then" | "else", schema) => open.push((schema, instance)),
+                ("dependentSchemas" | "dependencies", Value::Object(schemas)) => {
+                    open.extend(schemas.values().map(|schema| (schema, instance)));
+                }
+                ("properties", Value::Object(schemas)) => {
+                    if let Some(object) = instance.as_object() {
+                        open.extend(schemas.iter().filter_map(|(name, schema)| Some((schema, object.get(name)?))));
                     }
                 }
-                ("allOf" | "anyOf" | "oneOf", Value::Array(items)) => {
-                    next.extend(items.iter().map(|item| (item, None)));
+                ("patternProperties", Value::Object(schemas)) => {
+                    for schema in schemas.values() {
+                        open.extend(members(instance).map(|member| (schema, member)));
+                    }
                 }
-                ("not" | "if" | "then" | "else", value) => next.push((value, None)),
-                ("dependentSchemas" | "dependencies", Value::Object(map)) => {
-                    next.extend(map.values().map(|value| (value, None)));
+                ("propertyNames" | "additionalProperties" | "unevaluatedProperties", schema) => {
+                    open.extend(members(instance).map(|member| (schema, member)));
+                }
+                ("prefixItems" | "items", Value::Array(schemas)) => {
+                    open.extend(schemas.iter().zip(elements(instance)));
+                }
+                ("items" | "contains" | "additionalItems" | "unevaluatedItems", schema) => {
+                    // The common case of many plain values is counted without walking.
+                    if schema.as_object().is_some_and(|map| map.values().all(|value| !value.is_object() && !value.is_array())) {
+                        steps += elements(instance).count();
+                    } else {
+                        open.extend(elements(instance).map(|element| (schema, element)));
+                    }
                 }
                 _ => {}
             }
         }
     }
-    // Depth-first search with three colours over schemas by address, without recursion.
-    let mut done = std::collections::HashSet::new();
-    let mut starts = vec![root];
-    while let Some(start) = starts.pop() {
-        match start {
-            Value::Object(map) => starts.extend(map.values()),
-            Value::Array(items) => starts.extend(items),
-            _ => continue,
-        }
-        let mut open: Vec<*const Value> = Vec::new();
-        let mut on_path = std::collections::HashSet::new();
-        let mut stack = vec![(start, None::<String>, false)];
-        while let Some((schema, via, leaving)) = stack.pop() {
-            let address = std::ptr::from_ref(schema);
-            if leaving {
-                on_path.remove(&address);
-                open.pop();
-                done.insert(address);
-                continue;
-            }
-            if on_path.contains(&address) {
-                return Some(via.unwrap_or_else(|| "#".to_owned()));
-            }
-            if done.contains(&address) {
-                continue;
-            }
-            on_path.insert(address);
-            open.push(address);
-            stack.push((schema, None, true));
-            let mut next = Vec::new();
-            in_place(root, schema, &mut next);
-            stack.extend(next.into_iter().map(|(schema, via)| (schema, via, false)));
-        }
-    }
-    None
+    steps > budget
+}
+
+fn members(instance: &Value) -> impl Iterator<Item = &Value> {
+    instance.as_object().into_iter().flat_map(Map::values)
+}
+
+fn elements(instance: &Value) -> impl Iterator<Item = &Value> {
+    instance.as_array().into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -468,6 +529,11 @@ mod tests {
             assert!(schema.is_none(), "{body}");
             assert!(findings[0].contains("MAML061"), "{findings:?}");
         }
+        let doubled: String = (0..40)
+            .map(|step| format!("\"a{step}\": {{\"allOf\": [{{\"$ref\": \"#/$defs/a{0}\"}}, {{\"$ref\": \"#/$defs/a{0}\"}}]}},", step + 1))
+            .collect();
+        let (schema, findings) = read(&format!("{{\"$defs\": {{{doubled} \"a40\": {{}}}}, \"$ref\": \"#/$defs/a0\"}}"));
+        assert!(schema.is_none() && findings[0].contains("MAML061"), "{findings:?}");
         let tree = read("{\"properties\": {\"next\": {\"$ref\": \"#\"}, \"n\": {\"type\": \"integer\"}}}")
             .0
             .unwrap();
@@ -475,6 +541,15 @@ mod tests {
             tree.check(&json!({"next": {"next": {"n": "x"}}}))[0].pointer,
             "/next/next/n"
         );
+    }
+
+    #[test]
+    fn a_schema_that_multiplies_with_the_depth_of_the_value_is_stopped() {
+        let schema = read("{\"properties\": {\"a\": {\"allOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}}}").0.unwrap();
+        let deep = (0..100).fold(json!({}), |inner, _| json!({"a": inner}));
+        assert!(schema.check(&deep)[0].message.contains("too many steps"));
+        let many = read("{\"type\": \"array\", \"items\": {\"type\": \"number\"}}").0.unwrap();
+        assert!(many.check(&Value::from(vec![1.5; 1_000_000])).is_empty());
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! Every trap, dialect and oddity of real documents, each with what there is to say about it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// What a reader of the snapshot needs to judge it: the findings, and what was understood.
+fn describe(source: &str) -> String {
+    let reading = maml::read(source);
+    let mut text = String::new();
+    for found in &reading.diagnostics {
+        let end = if found.start == found.end { String::new() } else { format!("-{}:{}", found.end.line, found.end.column) };
+        let (start, code, severity) = (found.start, found.code, found.severity);
+        writeln!(text, "{}:{}{end} {severity} {code} {}", start.line, start.column, found.message).unwrap();
+        if let Some(hint) = &found.hint {
+            writeln!(text, "    {hint}").unwrap();
+        }
+    }
+    let Some(document) = &reading.document else {
+        text.push_str("no document\n");
+        return text;
+    };
+    let front = &document.front_matter;
+    writeln!(text, "maml {} type {} id {}", front.maml_version, front.kind, front.id).unwrap();
+    writeln!(text, "permissions {:?} {:?}", front.permissions.read, front.permissions.execute).unwrap();
+    let requires = &front.requires;
+    if !requires.raw.is_null() {
+        let (packages, gpus, network) = (&requires.packages, requires.gpus, requires.network);
+        writeln!(text, "requires {packages:?} gpus {gpus} network {network}").unwrap();
+    }
+    if !front.unknown.is_empty() {
+        writeln!(text, "unknown {}", serde_json::to_string(&front.unknown).unwrap()).unwrap();
+    }
+    if let Some(title) = &document.title {
+        writeln!(text, "title {title}").unwrap();
+    }
+    for section in &document.sections {
+        writeln!(text, "{} section {:?}", section.line, section.kind).unwrap();
+    }
+    for block in &document.blocks {
+        writeln!(text, "{} block {} {} {:?}", block.line, block.name, block.language, block.code).unwrap();
+    }
+    for (name, schema) in [("input", &document.input_schema), ("output", &document.output_schema)] {
+        if let Some(schema) = schema {
+            writeln!(text, "{} {name} schema {}", schema.line, schema.value).unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn every_document_of_the_corpus_is_read_as_before() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 50, "the corpus is not found");
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().trim_end_matches(".maml.md").to_owned();
+        let source = std::fs::read_to_string(&file).unwrap();
+        insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
+            insta::assert_snapshot!(name, describe(&source));
+        });
+    }
+}
+
+#[test]
+fn spans_lead_to_the_code_in_the_document() {
+    for file in ["plain", "crlf", "byte_order_mark", "no_last_newline", "indented"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/corpus/{file}.maml.md"));
+        let source = std::fs::read_to_string(path).unwrap();
+        let document = maml::read(&source).document.unwrap();
+        assert_eq!(document.blocks[0].span.slice(&source), "dry = [1, 4]", "{file}");
+        assert_eq!(document.blocks[0].code, "dry = [1, 4]\n", "{file}");
+    }
+}
+
+#[test]
+fn time_grows_with_the_length_only() {
+    // Shapes that make careless readers quadratic. Each is read in well under a second; the test would hang otherwise.
+    let limits = maml::Limits { document_bytes: usize::MAX, ..maml::Limits::default() };
+    let head = "---\nmaml_version: \"2.0\"\nid: a\ntype: workflow\n---\n";
+    for piece in ["## Intent\n", "```\n", "````\n```\n", "#", "<!--\n", "@a:b(", "> ", "## Code_Blocks\n```x\n```\n", "é", "\r\n", "`"] {
+        let source = format!("{head}{}", piece.repeat(1_000_000 / piece.len()));
+        let _ = maml::read_within(&source, &limits);
+    }
+    for piece in ["a: ", "[", "- ", "{a: ", "'", "\"\\n", "&a *a ", "? ", "|\n ", "k: v\n"] {
+        let source = format!("---\n{}\n---\n", piece.repeat(60_000 / piece.len()));
+        let _ = maml::read_within(&source, &limits);
+    }
+}
