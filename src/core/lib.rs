@@ -1,1 +1,14 @@
-//! core.
+//! From what was observed to a plan, and the builders of owned objects.
+//!
+//! Everything here is pure: no client, no tokio, no clock, no environment, no randomness. What a decision needs is an
+//! argument; the same input gives the same plan.
+
+pub mod document;
+pub mod head_plan;
+pub mod head_pod;
+pub mod key_plan;
+pub mod placement;
+pub mod receipt;
+pub mod run;
+pub mod workflow_plan;
+pub mod workflow_status;

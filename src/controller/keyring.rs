@@ -1,0 +1,66 @@
+//! The keys in use, as the last reconcile of their policies found them. Without a published key nothing is signed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use crypto::{
+    SigningKey,
+    trust::{Bundle, TrustedKeys},
+};
+
+/// A published key that may sign.
+pub struct Signer {
+    /// The key.
+    pub key: SigningKey,
+    /// The root's statement about it: an envelope, JSON.
+    pub statement: Vec<u8>,
+}
+
+/// The published bundle, verified.
+pub struct Trust {
+    /// The bundle.
+    pub bundle: Bundle,
+    /// Its keys.
+    pub keys: TrustedKeys,
+    /// The root's public key, PEM: what heads pin.
+    pub root_pem: String,
+}
+
+/// Signers by policy, and the bundle.
+#[derive(Default)]
+pub struct Keyring {
+    signers: RwLock<HashMap<String, Arc<Signer>>>,
+    trust: RwLock<Option<Arc<Trust>>>,
+}
+
+impl Keyring {
+    /// The key in use of a policy; if there is none, why, for a person.
+    pub fn signer(&self, policy: &str) -> Result<Arc<Signer>, String> {
+        let signers = self.signers.read().unwrap_or_else(PoisonError::into_inner);
+        signers
+            .get(policy)
+            .cloned()
+            .ok_or_else(|| format!("KeyRotationPolicy {policy} has no published key in use; see `kubectl get krp`"))
+    }
+
+    /// The bundle, once it is published.
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a published key to use. Whether that is a change.
+    pub fn put(&self, policy: &str, signer: Signer, trust: Trust) -> bool {
+        let mut signers = self.signers.write().unwrap_or_else(PoisonError::into_inner);
+        let id = signer.key.verifying_key().key_id().clone();
+        let before = signers.insert(policy.to_owned(), Arc::new(signer));
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(trust));
+        before.is_none_or(|before| *before.key.verifying_key().key_id() != id)
+    }
+
+    /// Takes a policy's key out of use.
+    pub fn withdraw(&self, policy: &str) {
+        self.signers.write().unwrap_or_else(PoisonError::into_inner).remove(policy);
+    }
+}

@@ -1,0 +1,516 @@
+//! Reconciles a MamlWorkflow: observe, plan, apply.
+
+use std::{sync::Arc, time::Duration};
+
+use api::{
+    MamlWorkflow, MamlWorkflowStatus, MuReceipt,
+    condition::{COMPLETE, is_true},
+    maml_workflow::{AssignedHead, ReceiptRef},
+    reasons,
+};
+use controller_core::{
+    placement::{Demand, Placement},
+    receipt::{Finished, Signatory, build_claim, build_receipt, failure, refusal_failure},
+    run::{self, Destination, Intent, build_grant, run_key},
+    workflow_plan::{
+        Conclusion, Loss, Observed, Outcome, Plan, RunState, Source, Start, current_status, is_current, plan,
+        plan_without_head, receipt_name,
+    },
+    workflow_status::{self, Wait},
+};
+use crypto::{DigestSet, attestation::RunError};
+use head_proto::RunRequest;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, ResourceExt as _, runtime::controller::Action, runtime::reflector::ObjectRef};
+
+use crate::{
+    apply::{apply_status, create, delete},
+    client::{CallError, call},
+    clock,
+    context::Scope,
+    fleet::Reservation,
+    keyring::Signer,
+    mirror,
+    runs::{Driven, Request},
+};
+
+/// When an object is looked at again although nothing happened: a missed event heals within this time.
+const RESYNC: Duration = Duration::from_secs(300);
+/// When a change that is on its way should have been seen.
+const SOON: Duration = Duration::from_millis(250);
+
+/// A reconcile failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkflowError {
+    /// The API server could not be read or written.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A grant could not be signed.
+    #[error("sign the grant")]
+    Grant(#[from] crypto::grant::Error),
+    /// The receipt could not be made.
+    #[error("make the receipt")]
+    Receipt(#[from] crypto::receipt::Error),
+}
+
+/// Brings one workflow a step further.
+pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result<Action, WorkflowError> {
+    let observed = observe(&scope, &workflow).await?;
+    let plan = plan(observed);
+    apply(&scope, &workflow, plan).await
+}
+
+fn policy(workflow: &MamlWorkflow, scope: &Scope) -> String {
+    let named = workflow.spec.signing_policy_ref.as_ref().map(|reference| reference.name.clone());
+    named.unwrap_or_else(|| scope.context.settings.signing_policy.clone())
+}
+
+async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observed<'a>, CallError> {
+    let context = &scope.context;
+    let uid = workflow.uid().unwrap_or_default();
+    let receipt = receipt_name(workflow);
+    context.runs.forget_others(&uid, &receipt);
+    let (run, status) = context.runs.state(&uid, &receipt);
+    let status = status.unwrap_or_else(|| current_status(workflow));
+    let complete = workflow.status.as_ref().is_some_and(|shown| {
+        is_current(workflow, shown) && is_true(&shown.conditions, COMPLETE)
+    });
+    if complete && matches!(run, RunState::Concluded) {
+        context.runs.forget(&uid);
+    }
+    let reference = ObjectRef::new(&receipt).within(&workflow.namespace().unwrap_or_default());
+    let receipt_exists = scope.receipts.get(&reference).is_some();
+    let to_start = matches!(run, RunState::Unknown | RunState::Lost(_)) && !complete && !receipt_exists;
+    let source = if to_start { observe_source(scope, workflow).await? } else { Source::Missing(String::new()) };
+    let claimed_head_known = status.head.as_ref().is_some_and(|head| context.fleet.knows(&head.uid));
+    Ok(Observed {
+        workflow,
+        status,
+        source,
+        run,
+        receipt_exists,
+        claimed_head_known,
+        signer: context.keyring.signer(&policy(workflow, scope)).map(|_| ()),
+        now: clock::now(),
+    })
+}
+
+async fn observe_source(scope: &Scope, workflow: &MamlWorkflow) -> Result<Source, CallError> {
+    let source = &workflow.spec.source;
+    if let Some(inline) = &source.inline {
+        return Ok(Source::Found(inline.clone().into_bytes()));
+    }
+    let Some(reference) = &source.config_map_ref else {
+        return Ok(Source::Missing("spec.source names no document".to_owned()));
+    };
+    let namespace = workflow.namespace().unwrap_or_default();
+    let api: Api<ConfigMap> = Api::namespaced(scope.context.client.clone(), &namespace);
+    let Some(map) = call("read the document's ConfigMap", api.get_opt(&reference.name)).await? else {
+        return Ok(Source::Missing(format!("ConfigMap {} does not exist", reference.name)));
+    };
+    let text = map.data.and_then(|mut data| data.remove(&reference.key)).map(String::into_bytes);
+    let bytes = text.or_else(|| map.binary_data.and_then(|mut data| data.remove(&reference.key)).map(|data| data.0));
+    Ok(bytes.map_or_else(
+        || Source::Missing(format!("ConfigMap {} has no key {}", reference.name, reference.key)),
+        Source::Found,
+    ))
+}
+
+async fn apply(scope: &Arc<Scope>, workflow: &MamlWorkflow, plan: Plan) -> Result<Action, WorkflowError> {
+    match plan {
+        Plan::Rest => Ok(Action::requeue(RESYNC)),
+        Plan::RestFor(time) => Ok(Action::requeue(time.min(RESYNC))),
+        Plan::Wait(wait, again) => {
+            write_wait(scope, workflow, &wait).await?;
+            Ok(Action::requeue(again))
+        }
+        Plan::Start(start) => Box::pin(start_run(scope, workflow, *start)).await,
+        Plan::Rejoin { attempt, pod_uid } => Ok(rejoin(scope, workflow, attempt, &pod_uid)),
+        Plan::Cancel => {
+            scope.context.runs.cancel(&workflow.uid().unwrap_or_default(), "cancelled by annotation");
+            Ok(Action::requeue(RESYNC))
+        }
+        Plan::Conclude(conclusion) => conclude(scope, workflow, *conclusion).await,
+        Plan::Recover => recover(scope, workflow).await,
+        Plan::Expire => {
+            let namespace = workflow.namespace().unwrap_or_default();
+            let api: Api<MamlWorkflow> = Api::namespaced(scope.context.client.clone(), &namespace);
+            delete(&api, &workflow.name_any(), &workflow.uid().unwrap_or_default()).await?;
+            Ok(Action::await_change())
+        }
+    }
+}
+
+async fn write_wait(scope: &Scope, workflow: &MamlWorkflow, wait: &Wait) -> Result<(), CallError> {
+    let base = current_status(workflow);
+    let status = workflow_status::waiting(base, wait, clock::now());
+    if workflow.status.as_ref() != Some(&status) {
+        apply_status(&scope.context.client, workflow, &status, workflow.metadata.resource_version.as_deref())
+            .await
+            .map(|_| ())
+            .or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })?;
+    }
+    Ok(())
+}
+
+fn turn(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {
+    let created = workflow.metadata.creation_timestamp.as_ref().map_or(jiff::Timestamp::UNIX_EPOCH, |time| time.0);
+    (created, workflow.uid().unwrap_or_default())
+}
+
+/// Reserves a head, claims it in the status, and dispatches.
+async fn start_run(scope: &Arc<Scope>, workflow: &MamlWorkflow, start: Start) -> Result<Action, WorkflowError> {
+    let context = &scope.context;
+    let (created, uid) = turn(workflow);
+    let run_id = run_key(workflow).run_id(start.attempt);
+    let namespace = workflow.namespace().unwrap_or_default();
+    let demand = Demand {
+        namespace: &namespace,
+        role: workflow.spec.role,
+        selector: workflow.spec.head_selector.as_ref(),
+        permissions: &start.accepted.document.front_matter.permissions,
+        gpus: start.accepted.document.front_matter.requires.gpus,
+    };
+    let reservation = match context.fleet.reserve(&run_id, &demand) {
+        Ok(reservation) => reservation,
+        Err(placement) => {
+            let reference = ObjectRef::from_obj(workflow);
+            context.triggers.wait(created, &uid, reference);
+            context.metrics.runs_waiting.set(i64::try_from(context.triggers.waiting()).unwrap_or(i64::MAX));
+            let wait = wait_for(placement, demand.gpus);
+            let plan = plan_without_head(workflow, start, wait, clock::now());
+            if matches!(plan, Plan::Conclude(_)) {
+                context.triggers.stop_waiting(created, &uid);
+            }
+            return Box::pin(apply(scope, workflow, plan)).await;
+        }
+    };
+    context.triggers.stop_waiting(created, &uid);
+    let claimed = claim(scope, workflow, &start, &run_id, &reservation).await;
+    if !matches!(claimed, Ok(Some(_))) {
+        context.fleet.release(&run_id, &reservation.member.pod_uid);
+    }
+    match claimed? {
+        Some((status, request)) => {
+            let waited = std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
+            context.metrics.queue_seconds.observe(waited.as_secs_f64());
+            let run = Driven {
+                workflow: ObjectRef::from_obj(workflow),
+                uid,
+                receipt_name: receipt_name(workflow),
+                run_id,
+                attempt: start.attempt,
+                status,
+                timeout: timeout(workflow),
+            };
+            context.runs.drive(run, reservation, Request::Run(request));
+            Ok(Action::requeue(RESYNC))
+        }
+        // Somebody changed the workflow meanwhile: that change brings it back here.
+        None => Ok(Action::requeue(SOON)),
+    }
+}
+
+fn timeout(workflow: &MamlWorkflow) -> Duration {
+    Duration::from_secs(u64::try_from(workflow.spec.timeout_seconds).unwrap_or(1))
+}
+
+fn wait_for(placement: Placement, gpus: u32) -> Wait {
+    match placement {
+        Placement::On { .. } => Wait::for_head(reasons::HEADS_BUSY, String::new()),
+        Placement::Busy { message } => Wait::for_head(reasons::HEADS_BUSY, message),
+        Placement::NotReady { message } => Wait::for_head(reasons::HEADS_NOT_READY, message),
+        Placement::NoMatch { message } if gpus > 0 => Wait::for_head(reasons::WAITING_FOR_GPU, message),
+        Placement::NoMatch { message } => Wait::for_head(reasons::NO_HEAD, message),
+    }
+}
+
+/// Writes the claim: the one status write that decides which process starts the run. `None` when another was first.
+async fn claim(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    start: &Start,
+    run_id: &str,
+    on: &Reservation,
+) -> Result<Option<(MamlWorkflowStatus, RunRequest)>, WorkflowError> {
+    let context = &scope.context;
+    let Ok(signer) = context.keyring.signer(&policy(workflow, scope)) else { return Ok(None) };
+    let now = clock::now();
+    let head = AssignedHead {
+        name: on.member.head.clone(),
+        pod: on.member.pod.clone(),
+        uid: on.member.pod_uid.clone(),
+        node: on.member.node.clone(),
+        devices: on.link.status.devices.clone(),
+    };
+    let request = build_request(scope, workflow, start, on, &signer)?;
+    let document = workflow_status::shown_digest(&DigestSet::of(&start.source));
+    let inputs = workflow_status::shown_digest(&DigestSet::of(&start.accepted.inputs));
+    let status = start.status.clone();
+    let status = workflow_status::claimed(status, run_id.to_owned(), start.attempt, head, (document, inputs), now);
+    let version = workflow.metadata.resource_version.as_deref();
+    match apply_status(&context.client, workflow, &status, version).await {
+        Ok(_) => Ok(Some((status, request))),
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn build_request(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    start: &Start,
+    on: &Reservation,
+    signer: &Signer,
+) -> Result<RunRequest, crypto::grant::Error> {
+    let intent = Intent {
+        workflow,
+        attempt: start.attempt,
+        document: &start.source,
+        inputs: &start.accepted.inputs,
+        suite: signer.key.suite(),
+        fencing_token: scope.context.fencing_token,
+        now: clock::now(),
+    };
+    let destination = Destination {
+        head: &on.member.head,
+        pod: &on.member.pod,
+        pod_uid: &on.member.pod_uid,
+        node: on.member.node.as_deref(),
+        attester: &on.link.attester,
+    };
+    let grant = build_grant(&intent, &destination).sign(&signer.key)?;
+    scope.context.metrics.signatures.with_label_values(&["grant"]).inc();
+    Ok(RunRequest {
+        grant: grant.to_json().into_bytes(),
+        key_statement: signer.statement.clone(),
+        document: start.source.clone(),
+        inputs: start.accepted.inputs.clone(),
+    })
+}
+
+/// Asks the claimed head for a run that a predecessor started.
+fn rejoin(scope: &Scope, workflow: &MamlWorkflow, attempt: i32, pod_uid: &str) -> Action {
+    let context = &scope.context;
+    let Some(reservation) = context.fleet.link(pod_uid) else {
+        // The head exists and is not connected yet.
+        return Action::requeue(SOON);
+    };
+    let run_id = run_key(workflow).run_id(attempt);
+    context.fleet.occupy(&run_id, pod_uid);
+    let run = Driven {
+        workflow: ObjectRef::from_obj(workflow),
+        uid: workflow.uid().unwrap_or_default(),
+        receipt_name: receipt_name(workflow),
+        run_id,
+        attempt,
+        status: current_status(workflow),
+        timeout: timeout(workflow),
+    };
+    tracing::info!(workflow = %workflow.name_any(), pod = %reservation.member.pod, "rejoining a run");
+    context.runs.drive(run, reservation, Request::Resume);
+    Action::requeue(RESYNC)
+}
+
+/// Judges the outcome, signs and stores the receipt, then writes the status.
+async fn conclude(scope: &Scope, workflow: &MamlWorkflow, over: Conclusion) -> Result<Action, WorkflowError> {
+    let context = &scope.context;
+    let uid = workflow.uid().unwrap_or_default();
+    let (Ok(signer), Some(trust)) = (context.keyring.signer(&policy(workflow, scope)), context.keyring.trust()) else {
+        return Ok(Action::requeue(SOON));
+    };
+    let judged = match judge(scope, workflow, &over, &trust.keys) {
+        Ok(judged) => judged,
+        Err(loss) => {
+            context.events.warning(workflow, loss.reason, loss.message.clone());
+            context.runs.lose(&uid, loss);
+            return Ok(Action::requeue(Duration::ZERO));
+        }
+    };
+    let finished = Finished {
+        workflow,
+        attempt: over.attempt,
+        document: &over.source,
+        inputs: &judged.inputs,
+        record: judged.record.as_ref(),
+        failure: judged.failure.as_ref(),
+    };
+    let now = clock::now();
+    let reference = match store_receipt(scope, &finished, &signer, now).await? {
+        Stored::Ours(reference) => reference,
+        Stored::Earlier => return recover(scope, workflow).await,
+        Stored::Foreign(message) => {
+            context.events.warning(workflow, reasons::RECEIPT_CONFLICT, message);
+            return Ok(Action::requeue(RESYNC));
+        }
+    };
+    let mut status = over.status;
+    if let Some(record) = &judged.record {
+        status = workflow_status::with_record(status, record);
+    }
+    let refusal = match &over.outcome {
+        Outcome::Refused(refusal) => Some(refusal),
+        _ => None,
+    };
+    status.run_id = Some(run_key(workflow).run_id(over.attempt));
+    if status.document_digest.is_none() {
+        status.document_digest = Some(workflow_status::shown_digest(&DigestSet::of(&over.source)));
+    }
+    let receipt = reference.name.clone();
+    let status = workflow_status::concluded(status, reference, judged.failure.as_ref(), refusal, now);
+    write_conclusion(scope, workflow, status).await?;
+    announce(scope, workflow, &judged, &receipt, now);
+    Ok(Action::requeue(SOON))
+}
+
+async fn write_conclusion(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    status: MamlWorkflowStatus,
+) -> Result<(), CallError> {
+    let uid = workflow.uid().unwrap_or_default();
+    match apply_status(&scope.context.client, workflow, &status, None).await {
+        // Deleted meanwhile: the receipt is there, and that is all that is left to be said.
+        Err(error) if error.is_not_found() || error.is_conflict() => {}
+        other => {
+            other?;
+        }
+    }
+    let (created, uid_turn) = turn(workflow);
+    scope.context.triggers.stop_waiting(created, &uid_turn);
+    scope.context.runs.concluded(&uid, &receipt_name(workflow), status);
+    Ok(())
+}
+
+/// An outcome with everything that the receipt needs.
+struct Judged {
+    record: Option<run::Record>,
+    failure: Option<RunError>,
+    inputs: Vec<u8>,
+}
+
+fn judge(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    over: &Conclusion,
+    trusted: &crypto::trust::TrustedKeys,
+) -> Result<Judged, Loss> {
+    let raw_inputs = || serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
+    match &over.outcome {
+        Outcome::Answered { ending, accepted } => {
+            match run::judge(ending, workflow, over.attempt, trusted, &accepted.document) {
+                Ok(record) => {
+                    let failure = record.failure.clone();
+                    Ok(Judged { record: Some(record), failure, inputs: ending.inputs.clone() })
+                }
+                Err(disbelief) => {
+                    tracing::error!(error = &disbelief as &dyn std::error::Error, "a head's answer is not believed");
+                    scope.context.metrics.attempts_lost.with_label_values(&[reasons::ATTESTATION_INVALID]).inc();
+                    let message = disbelief.to_string();
+                    Err(Loss { attempt: over.attempt, reason: reasons::ATTESTATION_INVALID, message })
+                }
+            }
+        }
+        Outcome::Refused(refusal) => {
+            Ok(Judged { record: None, failure: Some(refusal_failure(refusal)), inputs: raw_inputs() })
+        }
+        Outcome::Failed { reason, message } => {
+            Ok(Judged { record: None, failure: Some(failure(reason, message)), inputs: raw_inputs() })
+        }
+    }
+}
+
+/// What became of the attempt to store a receipt.
+enum Stored {
+    /// It is stored, now or by an earlier try of this very attempt.
+    Ours(ReceiptRef),
+    /// The run has a receipt already, of another attempt: that one counts.
+    Earlier,
+    /// The name belongs to something else.
+    Foreign(String),
+}
+
+async fn store_receipt(
+    scope: &Scope,
+    finished: &Finished<'_>,
+    signer: &Signer,
+    now: jiff::Timestamp,
+) -> Result<Stored, WorkflowError> {
+    let context = &scope.context;
+    let by = Signatory {
+        suite: signer.key.suite(),
+        key_id: signer.key.verifying_key().key_id().clone(),
+        fencing_token: context.fencing_token,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        now,
+    };
+    let claim = build_claim(finished, &by);
+    let statement = crypto::receipt::statement(&claim)?;
+    let envelope = crypto::receipt::sign(&statement, &signer.key)?;
+    context.metrics.signatures.with_label_values(&["receipt"]).inc();
+    let mu = mirror::mirrored(finished.document, claim.error.is_some(), &claim, &signer.key, now);
+    let receipt = build_receipt(finished, &claim, &envelope, mu);
+    let reference = |stored: &MuReceipt| ReceiptRef { name: stored.name_any(), uid: stored.uid().unwrap_or_default() };
+    match create(&context.client, &receipt).await {
+        Ok(stored) => Ok(Stored::Ours(reference(&stored))),
+        Err(error) if error.is_conflict() => {
+            let api: Api<MuReceipt> = crate::apply::api_of(&context.client, &receipt);
+            let stored = call("read the receipt", api.get(&receipt.name_any())).await?;
+            let (theirs, ours) = (&stored.spec, &receipt.spec);
+            if theirs.run_id == ours.run_id && theirs.workflow_ref == ours.workflow_ref {
+                Ok(Stored::Ours(reference(&stored)))
+            } else if theirs.workflow_ref.uid == ours.workflow_ref.uid {
+                Ok(Stored::Earlier)
+            } else {
+                Ok(Stored::Foreign(format!("receipt {} belongs to another workflow", stored.name_any())))
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Brings the status in line with a receipt that a predecessor stored.
+async fn recover(scope: &Scope, workflow: &MamlWorkflow) -> Result<Action, WorkflowError> {
+    let namespace = workflow.namespace().unwrap_or_default();
+    let api: Api<MuReceipt> = Api::namespaced(scope.context.client.clone(), &namespace);
+    let Some(receipt) = call("read the receipt", api.get_opt(&receipt_name(workflow))).await? else {
+        return Ok(Action::requeue(SOON));
+    };
+    if Some(&receipt.spec.workflow_ref.uid) != workflow.metadata.uid.as_ref() {
+        let message = format!("receipt {} belongs to another workflow", receipt.name_any());
+        scope.context.events.warning(workflow, reasons::RECEIPT_CONFLICT, message);
+        return Ok(Action::requeue(RESYNC));
+    }
+    let status = workflow_status::recovered(current_status(workflow), workflow, &receipt, clock::now());
+    write_conclusion(scope, workflow, status).await?;
+    Ok(Action::requeue(SOON))
+}
+
+/// Tells of a concluded run: log, Event, metrics.
+fn announce(scope: &Scope, workflow: &MamlWorkflow, judged: &Judged, receipt: &str, now: jiff::Timestamp) {
+    let context = &scope.context;
+    let result = if judged.failure.is_none() { "Success" } else { "Error" };
+    let reason = judged
+        .failure
+        .as_ref()
+        .map_or(reasons::SUCCEEDED, |failure| workflow_status::reason_constant(&failure.reason));
+    context.metrics.requests.with_label_values(&[result, reason]).inc();
+    if let Some(record) = &judged.record {
+        let ran = record.attestation.finished_at.duration_since(record.attestation.started_at);
+        context.metrics.execution_seconds.with_label_values(&[result]).observe(ran.as_secs_f64());
+    }
+    let (created, _) = turn(workflow);
+    context.metrics.signed_seconds.with_label_values(&[result]).observe(now.duration_since(created).as_secs_f64());
+    let run_id = record_run_id(workflow, judged);
+    tracing::info!(workflow = %workflow.name_any(), run_id, result, reason, receipt, "run concluded");
+    match &judged.failure {
+        None => context.events.normal(workflow, reasons::RECEIPT_ISSUED, format!("signed as mur/{receipt}")),
+        Some(failure) => context.events.warning(workflow, reason, failure.message.clone()),
+    }
+}
+
+fn record_run_id(workflow: &MamlWorkflow, judged: &Judged) -> String {
+    let attested = judged.record.as_ref().map(|record| record.attestation.run_id.clone());
+    attested.unwrap_or_else(|| run_key(workflow).run_id(0))
+}
+

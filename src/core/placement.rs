@@ -1,0 +1,227 @@
+//! Where a run goes: the choice of a head, from what is known of all heads. No IO, no clock.
+
+use std::collections::BTreeMap;
+
+use api::{Role, maml_workflow::HeadSelector};
+use maml::Permissions;
+
+/// What is known of one head pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadView {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Namespace of pod and ChimeraHead: a head serves its own namespace only.
+    pub namespace: String,
+    /// Name of the ChimeraHead.
+    pub head: String,
+    /// The ChimeraHead's labels, for `spec.headSelector`.
+    pub labels: BTreeMap<String, String>,
+    /// Role of the ChimeraHead.
+    pub role: Role,
+    /// Node that the pod runs on.
+    pub node: Option<String>,
+    /// Spares take no runs until they are promoted.
+    pub spare: bool,
+    /// Whether the agent takes runs: connected, interpreters warm, not draining.
+    pub ready: bool,
+    /// Runs that fit at once.
+    pub capacity: u32,
+    /// Runs under way.
+    pub running: u32,
+    /// UUIDs of its GPU devices.
+    pub devices: Vec<String>,
+}
+
+/// What a run asks of a head.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand<'a> {
+    /// Namespace of the workflow.
+    pub namespace: &'a str,
+    /// `spec.role`.
+    pub role: Option<Role>,
+    /// `spec.headSelector`, over the ChimeraHead's labels.
+    pub selector: Option<&'a HeadSelector>,
+    /// The document's `gateway://` entries say where.
+    pub permissions: &'a Permissions,
+    /// GPU devices that the document requires.
+    pub gpus: u32,
+}
+
+/// The choice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// The pod with this UID.
+    On {
+        /// UID of the pod.
+        pod_uid: String,
+    },
+    /// Heads that suit exist, but none has room.
+    Busy {
+        /// For a person.
+        message: String,
+    },
+    /// Heads that suit exist, but none is ready.
+    NotReady {
+        /// For a person.
+        message: String,
+    },
+    /// No head suits.
+    NoMatch {
+        /// For a person: what is missing and what would help.
+        message: String,
+    },
+}
+
+/// Chooses the least loaded ready head that suits; among equals the first by name.
+pub fn place(heads: &[HeadView], demand: &Demand<'_>) -> Placement {
+    let in_namespace: Vec<_> = heads.iter().filter(|head| head.namespace == demand.namespace).collect();
+    let suitable: Vec<_> = in_namespace.iter().copied().filter(|head| suits(head, demand)).collect();
+    if suitable.is_empty() {
+        return Placement::NoMatch { message: no_match(in_namespace.len(), demand) };
+    }
+    let ready: Vec<_> = suitable.iter().copied().filter(|head| head.ready && !head.spare).collect();
+    if ready.is_empty() {
+        let message = format!("{} suitable head pod(s), none of them ready", suitable.len());
+        return Placement::NotReady { message };
+    }
+    // Load as a fraction, compared without division: running / capacity.
+    let free = ready.iter().filter(|head| head.running < head.capacity);
+    let least = free.min_by(|a, b| {
+        let left = u64::from(a.running) * u64::from(b.capacity);
+        let right = u64::from(b.running) * u64::from(a.capacity);
+        left.cmp(&right).then_with(|| a.pod.cmp(&b.pod))
+    });
+    match least {
+        Some(head) => Placement::On { pod_uid: head.pod_uid.clone() },
+        None => Placement::Busy { message: format!("all {} suitable head pod(s) are busy", ready.len()) },
+    }
+}
+
+fn suits(head: &HeadView, demand: &Demand<'_>) -> bool {
+    let labels_match = demand.selector.is_none_or(|selector| selector.matches(&head.labels));
+    let devices = u32::try_from(head.devices.len()).unwrap_or(u32::MAX);
+    demand.role.is_none_or(|role| role == head.role)
+        && labels_match
+        && demand.permissions.allows_gateway(head.role.gateway())
+        && (demand.gpus == 0 || devices >= demand.gpus)
+}
+
+fn no_match(in_namespace: usize, demand: &Demand<'_>) -> String {
+    if in_namespace == 0 {
+        return format!("no head in namespace {}: create a ChimeraHead there", demand.namespace);
+    }
+    let mut wanted = Vec::new();
+    if let Some(role) = demand.role {
+        wanted.push(format!("role {}", role.as_str()));
+    }
+    if let Some(selector) = demand.selector {
+        wanted.extend(selector.match_labels.iter().map(|(key, value)| format!("label {key}={value}")));
+    }
+    if demand.gpus > 0 {
+        wanted.push(format!("{} GPU(s)", demand.gpus));
+    }
+    if demand.permissions.execute.iter().any(|entry| entry.starts_with("gateway://")) {
+        wanted.push("a name in the document's permissions.execute".to_owned());
+    }
+    format!("none of {in_namespace} head pod(s) in namespace {} offers {}", demand.namespace, wanted.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(pod: &str, role: Role) -> HeadView {
+        HeadView {
+            pod_uid: format!("uid-{pod}"),
+            pod: pod.to_owned(),
+            namespace: "team".to_owned(),
+            head: "h".to_owned(),
+            labels: BTreeMap::new(),
+            role,
+            node: None,
+            spare: false,
+            ready: true,
+            capacity: 2,
+            running: 0,
+            devices: Vec::new(),
+        }
+    }
+
+    fn permissions(execute: &[&str]) -> Permissions {
+        Permissions { execute: execute.iter().map(|&entry| entry.to_owned()).collect(), ..Permissions::default() }
+    }
+
+    fn demand(permissions: &Permissions) -> Demand<'_> {
+        Demand { namespace: "team", role: None, selector: None, permissions, gpus: 0 }
+    }
+
+    #[test]
+    fn the_least_loaded_head_is_chosen_and_the_first_by_name_among_equals() {
+        let anywhere = permissions(&[]);
+        let mut heads = vec![head("b", Role::Quantum), head("a", Role::Quantum)];
+        assert_eq!(place(&heads, &demand(&anywhere)), Placement::On { pod_uid: "uid-a".into() });
+        heads[1].running = 1;
+        assert_eq!(place(&heads, &demand(&anywhere)), Placement::On { pod_uid: "uid-b".into() });
+        heads[0].running = 2;
+        heads[1].running = 2;
+        assert!(matches!(place(&heads, &demand(&anywhere)), Placement::Busy { .. }));
+    }
+
+    #[test]
+    fn heads_of_another_namespace_are_never_used() {
+        let anywhere = permissions(&[]);
+        let mut other = head("a", Role::Quantum);
+        other.namespace = "other".into();
+        assert!(matches!(place(&[other], &demand(&anywhere)), Placement::NoMatch { .. }));
+    }
+
+    #[test]
+    fn a_documents_gateway_entries_say_where_it_may_run() {
+        let heads = vec![head("q", Role::Quantum), head("o", Role::Orchestrator)];
+        for (entries, expected) in [
+            (&["gateway://chimera-head-1"][..], Some("uid-q")),
+            (&["gateway://chimera-head-4"], Some("uid-o")),
+            (&["gateway://chimera-head4"], Some("uid-o")),
+            (&["gateway://chimera-2048"], Some("uid-o")),
+            (&["gateway://chimera-head-3"], None),
+            (&["agent://someone"], Some("uid-o")),
+        ] {
+            let permissions = permissions(entries);
+            let placement = place(&heads, &demand(&permissions));
+            match expected {
+                Some(uid) => assert_eq!(placement, Placement::On { pod_uid: uid.into() }, "{entries:?}"),
+                None => assert!(matches!(placement, Placement::NoMatch { .. }), "{entries:?}: {placement:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn role_labels_and_gpus_must_all_match() {
+        let anywhere = permissions(&[]);
+        let mut gpu = head("gpu", Role::Inference);
+        gpu.devices = vec!["GPU-1".into()];
+        gpu.labels.insert("zone".into(), "a".into());
+        let heads = vec![head("cpu", Role::Inference), gpu];
+        let selector = HeadSelector { match_labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]) };
+        let on_gpu = Placement::On { pod_uid: "uid-gpu".into() };
+        assert_eq!(place(&heads, &Demand { gpus: 1, ..demand(&anywhere) }), on_gpu);
+        assert_eq!(place(&heads, &Demand { selector: Some(&selector), ..demand(&anywhere) }), on_gpu);
+        let quantum = Demand { role: Some(Role::Quantum), ..demand(&anywhere) };
+        assert!(matches!(place(&heads, &quantum), Placement::NoMatch { .. }));
+        let two = Demand { gpus: 2, ..demand(&anywhere) };
+        let Placement::NoMatch { message } = place(&heads, &two) else { panic!("two GPUs are not there") };
+        assert!(message.contains("2 GPU(s)"), "{message}");
+    }
+
+    #[test]
+    fn spares_and_heads_that_are_not_ready_take_no_runs() {
+        let anywhere = permissions(&[]);
+        let mut spare = head("spare", Role::Quantum);
+        spare.spare = true;
+        let mut cold = head("cold", Role::Quantum);
+        cold.ready = false;
+        assert!(matches!(place(&[spare, cold], &demand(&anywhere)), Placement::NotReady { .. }));
+    }
+}
