@@ -6,10 +6,10 @@
 - apiGroups: [chimera.dunes.io]
   resources: [mamlworkflows]
   # delete: spec.ttlSecondsAfterFinished.
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 - apiGroups: [chimera.dunes.io]
   resources: [chimeraheads, keyrotationpolicies]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [chimera.dunes.io]
   resources: [mureceipts]
   verbs: [get, list, watch, create]
@@ -30,7 +30,7 @@
   verbs: [get, create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [get, create, patch]
+  verbs: [create, patch]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
@@ -62,8 +62,7 @@
 {{- if .Values.keys.default.enabled }}
 - apiGroups: [chimera.dunes.io]
   resources: [keyrotationpolicies]
-  resourceNames: [{{ .Values.keys.signingPolicy | quote }}]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 {{- end }}
 
@@ -71,6 +70,5 @@
 {{- define "chimera.rules.defaultHeads" -}}
 - apiGroups: [chimera.dunes.io]
   resources: [chimeraheads]
-  resourceNames: {{ .Values.heads.default.roles | toJson }}
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
