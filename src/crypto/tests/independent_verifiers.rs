@@ -17,7 +17,7 @@ fn the_python_program_of_the_manual_verifies_a_receipt_and_refuses_forged_ones()
     let python = python();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("independent-verifiers");
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("verify.py"), program()).unwrap();
+    fs::write(folder.join("verify.py"), block("python")).unwrap();
     let run = |sample: &Sample, receipt: &[u8], root: &str| -> Output {
         fs::write(folder.join("receipt.json"), receipt).unwrap();
         fs::write(folder.join("trust.json"), sample.bundle.to_json()).unwrap();
@@ -66,13 +66,55 @@ fn the_python_program_of_the_manual_verifies_a_receipt_and_refuses_forged_ones()
     }
 }
 
-/// The first Python block of the manual.
-fn program() -> String {
+#[test]
+fn the_openssl_commands_of_the_manual_verify_a_receipt_and_refuse_a_forged_one() {
+    let algorithms = Command::new("openssl")
+        .args(["list", "-signature-algorithms"])
+        .output();
+    let known = algorithms.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("ML-DSA-87"));
+    let jq = Command::new("jq")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !known || !jq {
+        println!("skipped: needs jq and an openssl that knows ML-DSA (3.5 or later)");
+        return;
+    }
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openssl");
+    fs::create_dir_all(&folder).unwrap();
+    let sample = Sample::success();
+    fs::write(folder.join("trust.json"), sample.bundle.to_json()).unwrap();
+    let commands = block("bash");
+    let run = |receipt: &str| {
+        fs::write(folder.join("receipt.json"), receipt).unwrap();
+        let output = Command::new("bash")
+            .args(["-c", &commands])
+            .current_dir(&folder)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        (text.matches("Signature Verified Successfully").count(), text)
+    };
+    let file = String::from_utf8(sample.file()).unwrap();
+    let (verified, text) = run(&file);
+    assert_eq!(verified, 2, "{text}");
+    assert!(text.contains(sample.root.verifying_key().key_id().as_str()));
+    assert!(text.contains(sample.signing.verifying_key().key_id().as_str()));
+    assert!(text.contains("\"result\": \"Success\""));
+    let place = file.find("\"payload\":\"").unwrap() + 300;
+    let other = if &file[place..=place] == "A" { "B" } else { "A" };
+    assert_eq!(
+        run(&format!("{}{other}{}", &file[..place], &file[place + 1..])).0,
+        1
+    );
+}
+
+/// The first block of this language in the manual.
+fn block(language: &str) -> String {
     let manual = fs::read_to_string(Path::new(CRATE).join("../../docs/verify.md")).unwrap();
-    let start = manual
-        .find("```python\n")
-        .expect("the manual prints a Python program")
-        + "```python\n".len();
+    let fence = format!("```{language}\n");
+    let start = manual.find(&fence).expect("the manual has such a block") + fence.len();
     manual[start..start + manual[start..].find("```").unwrap()].to_owned()
 }
 
