@@ -1,0 +1,194 @@
+//! Whether a head runs what it is asked to: every check of a grant, none of them taken on trust from the transport.
+
+use crate::execution::{Block, Job};
+use crate::tls::chain;
+use crypto::grant::Grant;
+use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
+use head_proto::RunRequest;
+use jiff::{SignedDuration, Timestamp};
+use maml::Language;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tonic::{Code, Status};
+
+/// Clocks of controller and node may differ by this much.
+const LEEWAY: SignedDuration = SignedDuration::from_secs(5);
+const LONGEST_RUN_ID: usize = 64;
+
+/// Why a run is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Envelopes or payloads cannot be read.
+    #[error("the {0} cannot be read")]
+    Unreadable(&'static str, #[source] crypto::dsse::Error),
+    /// The root does not vouch for the key.
+    #[error("the key statement is not believed")]
+    KeyStatement(#[source] crypto::key_statement::Error),
+    /// The key is for something else, or not valid now.
+    #[error("the key that signed the grant is no signing key that is valid now")]
+    Key,
+    /// The key did not sign the grant.
+    #[error("the grant is not believed")]
+    Grant(#[source] crypto::grant::Error),
+    /// The grant is for another pod, or another start of this one's agent.
+    #[error("the grant is for another head: {0}")]
+    OtherHead(&'static str),
+    /// A controller that has been replaced.
+    #[error("the grant's fencing token {found} is older than {seen}: its controller leads no more")]
+    Fenced {
+        /// In the grant.
+        found: u64,
+        /// The highest seen by this head.
+        seen: u64,
+    },
+    /// Too early or too late.
+    #[error("the grant is valid from {0} to {1}, and it is {2}")]
+    NotNow(Timestamp, Timestamp, Timestamp),
+    /// Heads of this kind have no network to give.
+    #[error("the grant asks for a network, and this head offers none")]
+    Network,
+    /// What is sent is not what was granted.
+    #[error("the {0} is not the one that was granted")]
+    Digest(&'static str),
+    /// A run id that could not be one.
+    #[error("the run id is malformed")]
+    RunId,
+    /// The document has errors; the controller ought to have refused it.
+    #[error("the document is not valid: {0}")]
+    Document(String),
+    /// Inputs are not one JSON object.
+    #[error("the inputs are not one JSON object")]
+    Inputs,
+}
+
+impl Refusal {
+    /// As a gRPC status.
+    pub fn status(&self) -> Status {
+        let code = match self {
+            Self::KeyStatement(_) | Self::Key | Self::Grant(_) | Self::Network => Code::PermissionDenied,
+            Self::OtherHead(_) | Self::Fenced { .. } | Self::NotNow(..) => Code::FailedPrecondition,
+            Self::Unreadable(..) | Self::Digest(_) | Self::RunId | Self::Document(_) | Self::Inputs => {
+                Code::InvalidArgument
+            }
+        };
+        Status::new(code, chain(self))
+    }
+}
+
+/// Who this head is, as a grant must name it.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// UID of the pod.
+    pub uid: String,
+    /// Id of the agent's attestation key.
+    pub attester: KeyId,
+}
+
+/// A grant that is genuine and for this head. Whether it may begin now is asked by [`Admitted::begin`].
+#[derive(Debug)]
+pub struct Admitted {
+    /// What is granted.
+    pub grant: Grant,
+    /// Digests of the payload of the grant's envelope.
+    pub digest: DigestSet,
+}
+
+/// Checks everything that holds however late the request comes: a run that is known already may be rejoined with it.
+pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<Admitted, Refusal> {
+    let statement =
+        Envelope::from_json(&request.key_statement).map_err(|e| Refusal::Unreadable("key statement", e))?;
+    let envelope = Envelope::from_json(&request.grant).map_err(|e| Refusal::Unreadable("grant", e))?;
+    let statement = KeyStatement::verify(&statement, root).map_err(Refusal::KeyStatement)?;
+    if statement.purpose != KeyPurpose::Signing {
+        return Err(Refusal::Key);
+    }
+    let key = statement.verifying_key().map_err(Refusal::KeyStatement)?;
+    let grant = Grant::verify(&envelope, &key).map_err(Refusal::Grant)?;
+    if !valid_around(&statement, grant.not_before) {
+        return Err(Refusal::Key);
+    }
+    if grant.head.uid != head.uid {
+        return Err(Refusal::OtherHead("the pod's UID differs"));
+    }
+    if grant.head.attester != head.attester {
+        return Err(Refusal::OtherHead("the attestation key differs: the agent was started again"));
+    }
+    if DigestSet::of(&request.document) != grant.document {
+        return Err(Refusal::Digest("document"));
+    }
+    if DigestSet::of(&request.inputs) != grant.inputs {
+        return Err(Refusal::Digest("inputs"));
+    }
+    let id = &grant.run_id;
+    if id.is_empty() || id.len() > LONGEST_RUN_ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Refusal::RunId);
+    }
+    Ok(Admitted {
+        digest: DigestSet::of(envelope.payload()),
+        grant,
+    })
+}
+
+/// Clocks may differ, for keys as for grants.
+fn valid_around(statement: &KeyStatement, time: Timestamp) -> bool {
+    [SignedDuration::ZERO, LEEWAY, -LEEWAY]
+        .iter()
+        .any(|shift| time.checked_add(*shift).is_ok_and(|time| statement.valid_at(time)))
+}
+
+impl Admitted {
+    /// Checks what must hold when a run begins.
+    pub fn begin(&self, now: Timestamp, seen_token: u64) -> Result<(), Refusal> {
+        let grant = &self.grant;
+        if grant.fencing_token < seen_token {
+            return Err(Refusal::Fenced {
+                found: grant.fencing_token,
+                seen: seen_token,
+            });
+        }
+        if now < grant.not_before.saturating_sub(LEEWAY).unwrap_or(grant.not_before)
+            || now > grant.expires.saturating_add(LEEWAY).unwrap_or(grant.expires)
+        {
+            return Err(Refusal::NotNow(grant.not_before, grant.expires, now));
+        }
+        if grant.network {
+            return Err(Refusal::Network);
+        }
+        Ok(())
+    }
+}
+
+/// The document's blocks as a job; or the first block that this head cannot run.
+pub fn job(request: &RunRequest, grant: &Grant) -> Result<(Job, Option<Block>), Refusal> {
+    let source =
+        std::str::from_utf8(&request.document).map_err(|error| Refusal::Document(format!("not UTF-8: {error}")))?;
+    let document = maml::read(source).accept().map_err(|diagnostics| {
+        let first = diagnostics.first();
+        Refusal::Document(first.map_or_else(String::new, |first| {
+            format!("line {}, column {}: {}", first.start.line, first.start.column, first.message)
+        }))
+    })?;
+    let inputs = std::str::from_utf8(&request.inputs).map_err(|_| Refusal::Inputs)?;
+    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(inputs).map_err(|_| Refusal::Inputs)?;
+    let mut unsupported = None;
+    let blocks = document.blocks.iter().map(|block| {
+        let converted = Block {
+            name: block.name.clone(),
+            language: block.language.as_str().to_owned(),
+            code: block.code.clone(),
+            line: block.line,
+        };
+        if !matches!(block.language, Language::Python) {
+            unsupported.get_or_insert_with(|| converted.clone());
+        }
+        converted
+    });
+    let job = Job {
+        blocks: blocks.collect(),
+        inputs: inputs.to_owned(),
+        outputs: document.output_schema.map(|schema| schema.property_names()),
+        time_limit: Duration::from_secs(u64::from(grant.timeout_seconds.max(1))),
+    };
+    Ok((job, unsupported))
+}

@@ -1,0 +1,147 @@
+//! What runs print, as JSON lines on the agent's standard output: one object a line, for `chimera logs`.
+//!
+//! The text is the user's: control characters are escaped, so that it cannot move a terminal's cursor. A slow reader
+//! never holds up a run: lines that do not fit the queue are dropped and counted.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+
+const QUEUE: usize = 4096;
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// One of a run's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    timestamp: Timestamp,
+    run_id: &'a str,
+    stream: Stream,
+    line: &'a str,
+}
+
+/// Cuts one stream of one run into lines and writes them.
+pub struct Journal {
+    run_id: Arc<str>,
+    stream: Stream,
+    partial: Vec<u8>,
+}
+
+impl Journal {
+    /// For one stream of one run.
+    pub fn new(run_id: Arc<str>, stream: Stream) -> Self {
+        Self {
+            run_id,
+            stream,
+            partial: Vec::new(),
+        }
+    }
+
+    /// Takes what the stream gave next.
+    pub fn take(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let room = LONGEST_LINE - self.partial.len();
+            let window = &data[..data.len().min(room)];
+            if let Some(end) = window.iter().position(|&byte| byte == b'\n') {
+                self.partial.extend(&data[..end]);
+                data = &data[end + 1..];
+                self.write();
+            } else {
+                self.partial.extend(window);
+                data = &data[window.len()..];
+                if self.partial.len() == LONGEST_LINE {
+                    self.write();
+                }
+            }
+        }
+    }
+
+    /// Writes what is left without a newline.
+    pub fn finish(&mut self) {
+        if !self.partial.is_empty() {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        let text = encode(&self.run_id, self.stream, &String::from_utf8_lossy(&self.partial), Timestamp::now());
+        self.partial.clear();
+        if queue().try_send(text).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn encode(run_id: &str, stream: Stream, line: &str, timestamp: Timestamp) -> String {
+    let line = Line {
+        timestamp,
+        run_id,
+        stream,
+        line: line.strip_suffix('\r').unwrap_or(line),
+    };
+    let json = serde_json::to_string(&line).expect("text and a time always serialise");
+    let mut escaped = String::with_capacity(json.len() + 1);
+    for character in json.chars() {
+        // serde_json escapes what is below a space; terminals also obey the C1 controls.
+        if ('\u{7f}'..='\u{9f}').contains(&character) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped.push('\n');
+    escaped
+}
+
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// The thread that writes: standard output may block for as long as its reader likes.
+fn queue() -> &'static SyncSender<String> {
+    static WRITER: OnceLock<SyncSender<String>> = OnceLock::new();
+    WRITER.get_or_init(|| {
+        let (sender, receiver) = sync_channel::<String>(QUEUE);
+        std::thread::spawn(move || {
+            while let Ok(first) = receiver.recv() {
+                let mut out = std::io::stdout().lock();
+                let mut result = out.write_all(first.as_bytes());
+                for text in receiver.try_iter() {
+                    result = result.and_then(|()| out.write_all(text.as_bytes()));
+                }
+                if result.and_then(|()| out.flush()).is_err() {
+                    return;
+                }
+                let dropped = DROPPED.swap(0, Ordering::Relaxed);
+                if dropped > 0 {
+                    tracing::warn!(dropped, "lines of runs were not written: standard output is too slow");
+                }
+            }
+        });
+        sender
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_escapes_are_inert() {
+        let text = encode("r", Stream::Stdout, "\u{1b}[2J\u{9b}31m\u{7f}\"", Timestamp::UNIX_EPOCH);
+        assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["line"], "\u{1b}[2J\u{9b}31m\u{7f}\"");
+        assert_eq!(value["stream"], "stdout");
+    }
+}

@@ -1,0 +1,274 @@
+"""Sandbox: what the forked child does to itself before any user code runs. Every step that fails ends the child.
+
+Which system calls and which paths are allowed is the agent's decision (`policy.rs`); here they are only put in force.
+Order matters: descriptors and session first, limits next, then no new privileges, landlock, and seccomp last, because
+the filter refuses some of the calls that the steps before it need.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import os
+import random
+import resource
+import signal
+import stat
+import sys
+from typing import Any
+
+CONTROL = 3
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_GET_SECCOMP = 21
+PR_SET_SECCOMP = 22
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+SECCOMP_MODE_FILTER = 2
+
+# The same numbers on every architecture that has landlock.
+SYS_LANDLOCK_CREATE_RULESET = 444
+SYS_LANDLOCK_ADD_RULE = 445
+SYS_LANDLOCK_RESTRICT_SELF = 446
+LANDLOCK_CREATE_RULESET_VERSION = 1
+LANDLOCK_RULE_PATH_BENEATH = 1
+
+EXECUTE = 1 << 0
+WRITE_FILE = 1 << 1
+READ_FILE = 1 << 2
+READ_DIR = 1 << 3
+REMOVE_DIR = 1 << 4
+REMOVE_FILE = 1 << 5
+MAKE_CHAR = 1 << 6
+MAKE_DIR = 1 << 7
+MAKE_REG = 1 << 8
+MAKE_SOCK = 1 << 9
+MAKE_FIFO = 1 << 10
+MAKE_BLOCK = 1 << 11
+MAKE_SYM = 1 << 12
+REFER = 1 << 13  # ABI 2
+TRUNCATE = 1 << 14  # ABI 3
+IOCTL_DEV = 1 << 15  # ABI 5
+OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
+
+RIGHTS = {
+    "execute": EXECUTE | READ_FILE | READ_DIR,
+    "read": READ_FILE | READ_DIR,
+    "device": READ_FILE | WRITE_FILE | IOCTL_DEV,
+    "own": EXECUTE | WRITE_FILE | READ_FILE | READ_DIR | REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_FIFO
+    | MAKE_SYM | REFER | TRUNCATE,
+}
+
+TCP = 0b11  # bind and connect, ABI 4
+SCOPE = 0b11  # abstract sockets and signals, ABI 6
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class RulesetAttributes(ctypes.Structure):
+    """struct landlock_ruleset_attr"""
+
+    _fields_ = [("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64)]
+
+
+class PathBeneath(ctypes.Structure):
+    """struct landlock_path_beneath_attr"""
+
+    _pack_ = 1
+    _layout_ = "ms"
+    _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
+
+
+class FilterProgram(ctypes.Structure):
+    """struct sock_fprog"""
+
+    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
+
+
+class Policy:
+    """The agent's policy, prepared once in the zygote so that a child only has to apply it."""
+
+    def __init__(self, policy: dict[str, Any], interpreter: list[str]) -> None:
+        self.landlock_abi = max(0, libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+        minimum: int = policy["minimumLandlock"]
+        if self.landlock_abi < minimum:
+            raise OSError(f"this kernel offers landlock ABI {self.landlock_abi}, and {minimum} is required")
+        self.handled = (1 << 13) - 1
+        for abi, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
+            if self.landlock_abi >= abi:
+                self.handled |= right
+        self.paths: list[tuple[int, int]] = []  # descriptor opened with O_PATH, rights
+        for kind, paths in policy["paths"].items():
+            for path in paths + (interpreter if kind == "execute" else []):
+                self.open_path(path, RIGHTS[kind])
+        self.filters = [base64.b64decode(program) for program in policy["seccomp"]]
+        if not self.filters:
+            raise ValueError("the policy has no seccomp filter")
+        self.environment: dict[str, str] = policy["environment"]
+        self.capabilities = os.geteuid() == 0
+        self.limits = self.absolute_limits(policy["limits"])
+
+    def open_path(self, path: str, rights: int) -> None:
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # What is not there needs no rule.
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            rights &= OF_A_FILE
+        self.paths.append((descriptor, rights & self.handled))
+
+    @staticmethod
+    def absolute_limits(limits: dict[str, int]) -> dict[str, int]:
+        """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well."""
+        memory = limits["memory"]
+        held = {"VmSize": 0, "VmData": 0}
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                name, _, value = line.partition(":")
+                if name in held:
+                    held[name] = int(value.split()[0]) * 1024
+        return {
+            "data": held["VmData"] + memory,
+            # Address space bounds shared anonymous memory, which `data` does not count. Libraries that a run maps
+            # and the stacks of its threads need addresses, but no memory: hence the gigabyte beside it.
+            "as": held["VmSize"] + memory + (1 << 30),
+            "fsize": limits["file"],
+            "nofile": limits["descriptors"],
+            "nproc": limits["processes"],
+            "core": 0,
+        }
+
+
+def take_descriptors(fds: list[int]) -> int:
+    """Control, stdout and stderr take their places; everything else that the zygote had open is closed."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    # First out of the way of 0 to 3, whatever numbers they arrived with.
+    high = [os.dup(fd) for fd in (null, *fds)]
+    while min(high) <= CONTROL:
+        high = [fd if fd > CONTROL else os.dup(fd) for fd in high]
+    null, control, out, err = high
+    os.dup2(null, 0)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.dup2(control, CONTROL, inheritable=False)
+    return CONTROL
+
+
+def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
+    """Puts the sandbox in force, for this process and all it will start."""
+    os.setsid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise OSError("the zygote is gone")
+    ruleset = make_ruleset(policy, folder)
+    # The ruleset is the one descriptor beside the four that is still needed.
+    os.dup2(ruleset, CONTROL + 1, inheritable=False)
+    os.closerange(CONTROL + 2, 1 << 20)
+    os.umask(0o077)
+    os.chdir(os.path.join(folder, "work"))
+    set_environment(policy, folder)
+    set_limits(policy, cpu_seconds)
+    if policy.capabilities:
+        drop_capabilities()
+    prctl(PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, CONTROL + 1, 0), "landlock_restrict_self")
+    os.close(CONTROL + 1)
+    replace_chmod()
+    for program in policy.filters:
+        install_filter(program)
+    if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
+        raise OSError("the sandbox is not in force")
+    reseed()
+
+
+def make_ruleset(policy: Policy, folder: str) -> int:
+    attributes = RulesetAttributes(
+        fs=policy.handled,
+        net=TCP if policy.landlock_abi >= 4 else 0,
+        scoped=SCOPE if policy.landlock_abi >= 6 else 0,
+    )
+    # A kernel refuses fields that it does not know only when they are set, so one size serves every ABI.
+    ruleset: int = libc.syscall(
+        SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes)), 0
+    )
+    check(ruleset, "landlock_create_ruleset")
+    own = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    for descriptor, rights in [*policy.paths, (own, RIGHTS["own"] & policy.handled)]:
+        rule = PathBeneath(allowed=rights, parent=descriptor)
+        check(
+            libc.syscall(SYS_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0),
+            "landlock_add_rule",
+        )
+    return ruleset
+
+
+def set_environment(policy: Policy, folder: str) -> None:
+    os.environ.clear()
+    os.environ.update(policy.environment)
+    os.environ["HOME"] = os.path.join(folder, "home")
+    os.environ["TMPDIR"] = os.path.join(folder, "tmp")
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is not None:
+        tempfile.tempdir = None  # type: ignore[attr-defined]  # it remembers the zygote's
+        tempfile._name_sequence = None  # type: ignore[attr-defined]
+
+
+def set_limits(policy: Policy, cpu_seconds: int) -> None:
+    for name, value in policy.limits.items():
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
+    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+
+
+def drop_capabilities() -> None:
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def install_filter(program: bytes) -> None:
+    buffer = ctypes.create_string_buffer(program, len(program))
+    prog = FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    check(
+        libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(prog), 0, 0),
+        "install the seccomp filter",
+    )
+
+
+def replace_chmod() -> None:
+    """Landlock does not restrict chmod, so the filter refuses it by path. By descriptor it is harmless: only what
+    landlock lets a run open can be changed. Python's own callers (shutil, tarfile, tempfile) go on working."""
+
+    def chmod(path: Any, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+        if isinstance(path, int):
+            os.fchmod(path, mode)
+            return
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_symlinks else os.O_NOFOLLOW)
+        descriptor = os.open(path, flags, dir_fd=dir_fd)
+        try:
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
+
+    os.chmod = chmod  # type: ignore[assignment]
+
+
+def reseed() -> None:
+    """Every child starts as a copy of the zygote: without this, all would draw the same numbers."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))  # type: ignore[attr-defined]
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(int.from_bytes(os.urandom(8), "little"))  # type: ignore[attr-defined]
+
+
+def prctl(option: int, argument: int) -> None:
+    check(libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0), f"prctl({option})")
+
+
+def check(result: int, what: str) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,208 @@
+"""Zygote: imports the preload modules once, then forks one child for each run that the agent asks for.
+
+Standard input is a socket pair to the agent (SOCK_SEQPACKET, one JSON object a packet). No user code ever runs in this
+process, and it keeps no secret: the child that runs user code inherits its memory.
+
+    agent  -> zygote  {"op": "run", "token": 7, "folder": "/tmp/runs/…", "cpu": 300} with [control, stdout, stderr]
+                      {"op": "kill", "token": 7}    {"op": "ping", "nonce": 3}
+    zygote -> agent   {"event": "ready", …}         {"event": "failed", "message": "…"}   before the first run
+                      {"event": "started", "token": 7, "pid": 4711}
+                      {"event": "ended", "token": 7, "code": 0} or {…, "signal": 9}   when no process of the run is left
+                      {"event": "pong", "nonce": 3}
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from typing import Any, NoReturn
+
+import _chimera_execute as execute
+import _chimera_sandbox as sandbox
+
+MAXIMUM_PACKET = 1 << 16
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_DUMPABLE = 4
+
+
+class Zygote:
+    """Forks, reaps and reports."""
+
+    def __init__(self, agent: socket.socket, policy: sandbox.Policy) -> None:
+        self.agent = agent
+        self.policy = policy
+        self.groups: dict[int, int] = {}  # process group of a run -> token
+        self.statuses: dict[int, int] = {}  # process group of a run -> wait status of its first process
+        self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def serve(self) -> None:
+        """Until the agent closes its end."""
+        poll = select.poll()
+        poll.register(self.agent, select.POLLIN)
+        poll.register(self.wake_read, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if self.wake_read in ready:
+                try:
+                    os.read(self.wake_read, 4096)
+                except BlockingIOError:
+                    pass
+                self.reap()
+            if self.agent.fileno() in ready:
+                packet, fds, _, _ = socket.recv_fds(self.agent, MAXIMUM_PACKET, 3)
+                if not packet:
+                    return
+                self.answer(json.loads(packet), fds)
+
+    def answer(self, request: dict[str, Any], fds: list[int]) -> None:
+        match request["op"]:
+            case "run":
+                self.fork(request, fds)
+            case "kill":
+                for group, token in self.groups.items():
+                    if token == request["token"]:
+                        kill(group)
+            case "ping":
+                self.tell(event="pong", nonce=request["nonce"])
+
+    def fork(self, request: dict[str, Any], fds: list[int]) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self.become_run(request, fds, parent)
+        for fd in fds:
+            os.close(fd)
+        self.groups[pid] = request["token"]
+        self.tell(event="started", token=request["token"], pid=pid)
+
+    def become_run(self, request: dict[str, Any], fds: list[int], parent: int) -> NoReturn:
+        """In the child: never returns, and never lets an error reach the zygote's loop."""
+        code = 70
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.agent.detach()
+            control = sandbox.take_descriptors(fds)
+            try:
+                sandbox.enter(self.policy, request["folder"], request["cpu"], parent)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, no user code may run
+                execute.tell(control, {"kind": "refused", "message": f"{type(error).__name__}: {error}"})
+                os._exit(code)
+            gc.enable()
+            code = execute.serve_run(control)
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def reap(self) -> None:
+        """Ends what is left of runs whose first process is gone, and reports a run when nothing of it is left."""
+        for group in list(self.groups):
+            if group not in self.statuses:
+                # Looked at without being reaped: as long as it is a zombie, its number cannot become another's.
+                if os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    continue
+                kill(group)
+                _, self.statuses[group] = os.waitpid(group, 0)
+            if self.is_gone(group):
+                status = self.statuses.pop(group)
+                token = self.groups.pop(group)
+                if os.WIFSIGNALED(status):
+                    self.tell(event="ended", token=token, signal=os.WTERMSIG(status))
+                else:
+                    self.tell(event="ended", token=token, code=os.WEXITSTATUS(status))
+
+    @staticmethod
+    def is_gone(group: int) -> bool:
+        """Descendants become children of this process when their own parent dies; they cannot leave their group."""
+        while True:
+            try:
+                if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                    return False
+            except ChildProcessError:
+                break
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def tell(self, **message: Any) -> None:
+        self.agent.send(json.dumps(message, separators=(",", ":")).encode())
+
+
+def kill(group: int) -> None:
+    """Every process of a run. The first one may not have made its group yet."""
+    for send in (os.killpg, os.kill):
+        try:
+            send(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def packages() -> dict[str, str]:
+    """Installed distributions; the one that `import` would find first wins."""
+    found: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(name.lower().replace("_", "-").replace(".", "-"), distribution.version)
+    return found
+
+
+def interpreter_folders() -> list[str]:
+    """What the interpreter itself is made of, and every folder it imports from."""
+    candidates = [sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(os.path.realpath(sys.executable))]
+    candidates += [path for path in sys.path if os.path.isabs(path)]
+    return sorted({path for path in candidates if os.path.exists(path) and os.path.realpath(path) != "/"})
+
+
+def main(configuration: dict[str, Any]) -> None:
+    agent = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
+    try:
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        policy = sandbox.Policy(configuration["policy"], interpreter_folders())
+        for module in configuration["preload"]:
+            importlib.import_module(module)
+        zygote = Zygote(agent, policy)
+        ready = {
+            "event": "ready",
+            "interpreter": f"{platform.python_implementation()} {platform.python_version()}",
+            "packages": packages(),
+            "landlock": policy.landlock_abi,
+            "limits": policy.limits,
+        }
+    except BaseException as error:  # noqa: BLE001 - told to the agent, which decides when to try again
+        traceback.print_exc()
+        agent.send(json.dumps({"event": "failed", "message": f"{type(error).__name__}: {error}"[:4096]}).encode())
+        return
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, ctypes.c_ulong(0), 0, 0, 0)
+    # What exists now is never collected: a collection in a child would write to, and so copy, every page of it.
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    # A large environment does not fit one packet: the packages travel in parts before the rest.
+    names = sorted(ready["packages"])
+    for start in range(0, len(names), 200):
+        part = {name: ready["packages"][name] for name in names[start : start + 200]}
+        zygote.tell(event="packages", packages=part)
+    del ready["packages"]
+    zygote.tell(**ready)
+    zygote.serve()

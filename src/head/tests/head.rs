@@ -1,0 +1,10 @@
+//! A whole head in this process: real TLS, real zygote, real sandbox, grants signed here.
+//!
+//! Needs `python3` (or CHIMERA_PYTHON) and a kernel with landlock; where one is missing, these tests fail and say so.
+
+#[path = "head/probes.rs"]
+mod probes;
+#[path = "head/protocol.rs"]
+mod protocol;
+#[path = "head/testbed.rs"]
+mod testbed;
