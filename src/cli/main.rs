@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod exit_code;
 mod explain;
+mod keys;
 mod lint;
 mod logs;
 mod mu;
@@ -18,6 +19,8 @@ mod sarif;
 mod source;
 mod status;
 mod submit;
+mod trust;
+mod verify;
 mod why;
 
 use std::process::ExitCode;
@@ -46,11 +49,14 @@ enum Verb {
     Completion(completion::Args),
     Events(events::Args),
     Explain(explain::Args),
+    Keys(keys::Args),
     Lint(lint::Args),
     Logs(logs::Args),
     Mu(mu::Args),
     Status(status::Args),
     Submit(submit::Args),
+    Trust(trust::Args),
+    Verify(verify::Args),
     Why(why::Args),
 }
 
@@ -60,11 +66,14 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Completion(args) => completion::run(args).await,
         Verb::Events(args) => events::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
+        Verb::Keys(args) => keys::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
         Verb::Mu(args) => mu::run(args).await,
         Verb::Status(args) => status::run(args).await,
         Verb::Submit(args) => submit::run(args).await,
+        Verb::Trust(args) => trust::run(args).await,
+        Verb::Verify(args) => verify::run(args).await,
         Verb::Why(args) => why::run(args).await,
     }
 }
