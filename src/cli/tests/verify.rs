@@ -1,5 +1,7 @@
 //! `chimera verify` as a user or a script calls it: real receipts in files, no cluster, and the exit codes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 #[path = "../../crypto/tests/sample/receipt.rs"]
 #[allow(dead_code, reason = "each test uses a part of the sample")]
 mod sample;

@@ -1,6 +1,8 @@
 //! Receipts verify without our code: the program printed in docs/verify.md, run word by word by a Python that knows
 //! nothing of Chimera.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 #[path = "sample/receipt.rs"]
 #[allow(dead_code, reason = "each test uses a part of the sample")]
 mod sample;
