@@ -1,5 +1,10 @@
 //! ChimeraHead: a group of warm pods that run documents.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "several printer columns have the same type"
+)]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -33,12 +38,42 @@ pub const REGENERATIONS_LIMIT: usize = 5;
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Role", type_ = "string", json_path = ".spec.role", description = "What the head is for"),
-    printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas", description = "Pods that take runs"),
-    printcolumn(name = "Desired", type_ = "integer", json_path = ".spec.replicas", description = "Pods that should take runs"),
-    printcolumn(name = "Spare", type_ = "integer", json_path = ".status.spares", description = "Warm pods that wait to replace a lost one"),
-    printcolumn(name = "GPU", type_ = "integer", json_path = ".status.gpus", description = "GPUs of all its pods"),
-    printcolumn(name = "Regenerations", type_ = "integer", json_path = ".status.regenerations", description = "Pods replaced after a failure"),
+    printcolumn(
+        name = "Role",
+        type_ = "string",
+        json_path = ".spec.role",
+        description = "What the head is for"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "integer",
+        json_path = ".status.readyReplicas",
+        description = "Pods that take runs"
+    ),
+    printcolumn(
+        name = "Desired",
+        type_ = "integer",
+        json_path = ".spec.replicas",
+        description = "Pods that should take runs"
+    ),
+    printcolumn(
+        name = "Spare",
+        type_ = "integer",
+        json_path = ".status.spares",
+        description = "Warm pods that wait to replace a lost one"
+    ),
+    printcolumn(
+        name = "GPU",
+        type_ = "integer",
+        json_path = ".status.gpus",
+        description = "GPUs of all its pods"
+    ),
+    printcolumn(
+        name = "Regenerations",
+        type_ = "integer",
+        json_path = ".status.regenerations",
+        description = "Pods replaced after a failure"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +100,10 @@ pub struct ChimeraHeadSpec {
     /// Image of the pods. It must be on the operator's list of allowed images. Without it, the
     /// operator's own image for the head is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9._:/@]*$"))]
+    #[schemars(
+        length(min = 1, max = 512),
+        regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9._:/@]*$")
+    )]
     pub image: Option<String>,
 
     /// GPUs of each pod. Without it, the pods have none.

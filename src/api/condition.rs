@@ -37,7 +37,10 @@ pub struct Condition {
     pub status: ConditionStatus,
 
     /// Why, as one word in CamelCase. The words are listed in docs/reference/reasons.md.
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"))]
+    #[schemars(
+        length(min = 1, max = 1024),
+        regex(pattern = r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
+    )]
     pub reason: String,
 
     /// Why, as a sentence for people.
@@ -193,10 +196,22 @@ mod tests {
     #[test]
     fn transition_time_moves_only_with_the_status() {
         let mut conditions = Vec::new();
-        set(&mut conditions, &ready(ConditionStatus::False, "Pending", ""), at(10));
-        assert!(set(&mut conditions, &ready(ConditionStatus::False, "Running", ""), at(20)));
+        set(
+            &mut conditions,
+            &ready(ConditionStatus::False, "Pending", ""),
+            at(10),
+        );
+        assert!(set(
+            &mut conditions,
+            &ready(ConditionStatus::False, "Running", ""),
+            at(20)
+        ));
         assert_eq!(conditions[0].last_transition_time, at(10));
-        assert!(set(&mut conditions, &ready(ConditionStatus::True, "Succeeded", ""), at(30)));
+        assert!(set(
+            &mut conditions,
+            &ready(ConditionStatus::True, "Succeeded", ""),
+            at(30)
+        ));
         assert_eq!(conditions[0].last_transition_time, at(30));
     }
 
@@ -214,7 +229,11 @@ mod tests {
     fn a_long_message_is_cut_between_characters() {
         let mut conditions = Vec::new();
         let message = "é".repeat(MESSAGE_LIMIT);
-        set(&mut conditions, &ready(ConditionStatus::True, "Succeeded", &message), at(1));
+        set(
+            &mut conditions,
+            &ready(ConditionStatus::True, "Succeeded", &message),
+            at(1),
+        );
         assert!(conditions[0].message.len() <= MESSAGE_LIMIT);
         assert!(conditions[0].message.ends_with('…'));
     }
@@ -223,7 +242,11 @@ mod tests {
     fn removal_says_whether_there_was_one() {
         let mut conditions = Vec::new();
         assert!(!remove(&mut conditions, READY));
-        set(&mut conditions, &ready(ConditionStatus::True, "Succeeded", ""), at(1));
+        set(
+            &mut conditions,
+            &ready(ConditionStatus::True, "Succeeded", ""),
+            at(1),
+        );
         assert!(is_true(&conditions, READY));
         assert!(remove(&mut conditions, READY));
         assert!(!is_true(&conditions, READY) && !is_false(&conditions, READY));
@@ -232,7 +255,11 @@ mod tests {
     #[test]
     fn fields_are_spelled_as_kubernetes_spells_them() {
         let mut conditions = Vec::new();
-        set(&mut conditions, &ready(ConditionStatus::True, "Succeeded", "Done."), at(0));
+        set(
+            &mut conditions,
+            &ready(ConditionStatus::True, "Succeeded", "Done."),
+            at(0),
+        );
         assert_eq!(
             serde_json::to_value(&conditions[0]).unwrap(),
             serde_json::json!({

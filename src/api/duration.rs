@@ -85,7 +85,12 @@ mod tests {
 
     #[test]
     fn durations_are_read() {
-        for (text, seconds) in [("24h", 86_400), ("60s", 60), ("1h30m", 5_400), ("2160h", 7_776_000)] {
+        for (text, seconds) in [
+            ("24h", 86_400),
+            ("60s", 60),
+            ("1h30m", 5_400),
+            ("2160h", 7_776_000),
+        ] {
             assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse("250ms"), Ok(Duration::from_millis(250)));

@@ -1,5 +1,10 @@
 //! KeyRotationPolicy: which keys there are, and when they change.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "several printer columns have the same type"
+)]
+
 use jiff::Timestamp;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -21,12 +26,42 @@ use crate::Condition;
     status = "KeyRotationPolicyStatus",
     derive = "PartialEq",
     doc = "A KeyRotationPolicy owns a key and its successors. The public half of a key is published before the key is used, so that a rotation never leaves a receipt that cannot be verified. The annotation `chimera.dunes.io/rotate`, when changed, asks for a rotation now.",
-    printcolumn(name = "Purpose", type_ = "string", json_path = ".spec.purpose", description = "What the key is for"),
-    printcolumn(name = "Algorithm", type_ = "string", json_path = ".spec.algorithm", description = "Algorithm of the key"),
-    printcolumn(name = "Key", type_ = "string", json_path = ".status.activeKey", description = "First digits of the id of the key in use"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True while a published key is in use"),
-    printcolumn(name = "Rotated", type_ = "date", json_path = ".status.lastRotationTime", description = "Time since the key in use was put to use"),
-    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextRotationTime", description = "When its successor takes over"),
+    printcolumn(
+        name = "Purpose",
+        type_ = "string",
+        json_path = ".spec.purpose",
+        description = "What the key is for"
+    ),
+    printcolumn(
+        name = "Algorithm",
+        type_ = "string",
+        json_path = ".spec.algorithm",
+        description = "Algorithm of the key"
+    ),
+    printcolumn(
+        name = "Key",
+        type_ = "string",
+        json_path = ".status.activeKey",
+        description = "First digits of the id of the key in use"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "True while a published key is in use"
+    ),
+    printcolumn(
+        name = "Rotated",
+        type_ = "date",
+        json_path = ".status.lastRotationTime",
+        description = "Time since the key in use was put to use"
+    ),
+    printcolumn(
+        name = "Next",
+        type_ = "string",
+        json_path = ".status.nextRotationTime",
+        description = "When its successor takes over"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

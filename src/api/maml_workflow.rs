@@ -1,5 +1,10 @@
 //! MamlWorkflow: one document to run, and what became of it.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "several printer columns have the same type"
+)]
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -34,12 +39,42 @@ pub const DOCUMENT_LIMIT: usize = 1024 * 1024;
     derive = "PartialEq",
     doc = "A MamlWorkflow runs one executable Markdown document on a warm head and ends in a signed MuReceipt. A changed spec, or a changed annotation `chimera.dunes.io/rerun`, is a new run with a new receipt; the annotation `chimera.dunes.io/cancel: \"true\"` ends the current run.",
     selectable = ".spec.submitter",
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "True once the run has succeeded and its receipt is signed"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the workflow is ready or not"),
-    printcolumn(name = "Head", type_ = "string", json_path = ".status.head.name", description = "The head that runs, or ran, the document"),
-    printcolumn(name = "GPU", type_ = "integer", json_path = ".status.gpus", description = "GPUs of the pod that the run was given"),
-    printcolumn(name = "Receipt", type_ = "string", json_path = ".status.receiptRef.name", description = "The signed receipt"),
-    printcolumn(name = "Duration", type_ = "string", json_path = ".status.duration", description = "From the start of the program to its end"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "True once the run has succeeded and its receipt is signed"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why the workflow is ready or not"
+    ),
+    printcolumn(
+        name = "Head",
+        type_ = "string",
+        json_path = ".status.head.name",
+        description = "The head that runs, or ran, the document"
+    ),
+    printcolumn(
+        name = "GPU",
+        type_ = "integer",
+        json_path = ".status.gpus",
+        description = "GPUs of the pod that the run was given"
+    ),
+    printcolumn(
+        name = "Receipt",
+        type_ = "string",
+        json_path = ".status.receiptRef.name",
+        description = "The signed receipt"
+    ),
+    printcolumn(
+        name = "Duration",
+        type_ = "string",
+        json_path = ".status.duration",
+        description = "From the start of the program to its end"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -1,5 +1,10 @@
 //! MuReceipt: the signed record of one run.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "several printer columns have the same type"
+)]
+
 use jiff::Timestamp;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -26,11 +31,36 @@ pub const MU_LIMIT: usize = 256 * 1024;
     doc = "A MuReceipt is the signed record of one run. Only the operator writes it, and its spec never changes. `chimera verify mur/NAME` checks it; `spec.envelope` and the ConfigMap `chimera-trust` of the operator's namespace are all that a verifier needs.",
     selectable = ".spec.result",
     selectable = ".spec.workflowRef.name",
-    printcolumn(name = "Workflow", type_ = "string", json_path = ".spec.workflowRef.name", description = "The workflow that was run"),
-    printcolumn(name = "Result", type_ = "string", json_path = ".spec.result", description = "Success or Error"),
-    printcolumn(name = "Verified", type_ = "string", json_path = ".status.conditions[?(@.type==\"Verified\")].status", description = "Whether the last audit could verify it"),
-    printcolumn(name = "Alg", type_ = "string", json_path = ".spec.algorithm", description = "Algorithm of the signature"),
-    printcolumn(name = "GPU-Seconds", type_ = "number", json_path = ".spec.gpuSeconds", description = "GPUs held times seconds held"),
+    printcolumn(
+        name = "Workflow",
+        type_ = "string",
+        json_path = ".spec.workflowRef.name",
+        description = "The workflow that was run"
+    ),
+    printcolumn(
+        name = "Result",
+        type_ = "string",
+        json_path = ".spec.result",
+        description = "Success or Error"
+    ),
+    printcolumn(
+        name = "Verified",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Verified\")].status",
+        description = "Whether the last audit could verify it"
+    ),
+    printcolumn(
+        name = "Alg",
+        type_ = "string",
+        json_path = ".spec.algorithm",
+        description = "Algorithm of the signature"
+    ),
+    printcolumn(
+        name = "GPU-Seconds",
+        type_ = "number",
+        json_path = ".spec.gpuSeconds",
+        description = "GPUs held times seconds held"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

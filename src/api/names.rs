@@ -121,7 +121,7 @@ impl RunKey<'_> {
     pub fn run_id(&self, attempt: i32) -> String {
         let mut hash = self.hash("chimera.dunes.io/run/v1");
         hash.update(attempt.to_be_bytes());
-        hexadecimal(&hash.finalize()[..16])
+        hex::encode(&hash.finalize()[..16])
     }
 
     /// The name of the run's receipt.
@@ -129,10 +129,13 @@ impl RunKey<'_> {
     /// All attempts share it, so that the API server itself lets only one receipt of a run exist.
     pub fn receipt_name(&self, workflow: &str) -> String {
         let hash = self.hash("chimera.dunes.io/receipt/v1").finalize();
-        let end = workflow.char_indices().nth(200).map_or(workflow.len(), |(index, _)| index);
+        let end = workflow
+            .char_indices()
+            .nth(200)
+            .map_or(workflow.len(), |(index, _)| index);
         // A cut in the middle could leave a dot before the dash, which no DNS name may have.
         let stem = workflow[..end].trim_end_matches(['.', '-']);
-        format!("{stem}-{}", hexadecimal(&hash[..5]))
+        format!("{stem}-{}", hex::encode(&hash[..5]))
     }
 
     /// Each part is preceded by its length, so that no two keys share their bytes.
@@ -152,15 +155,6 @@ impl RunKey<'_> {
     }
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,9 +170,21 @@ mod tests {
         let others = [
             KEY.run_id(2),
             RunKey { generation: 2, ..KEY }.run_id(1),
-            RunKey { rerun: Some(""), ..KEY }.run_id(1),
-            RunKey { rerun: Some("1"), ..KEY }.run_id(1),
-            RunKey { uid: "7d8c3f0e", ..KEY }.run_id(1),
+            RunKey {
+                rerun: Some(""),
+                ..KEY
+            }
+            .run_id(1),
+            RunKey {
+                rerun: Some("1"),
+                ..KEY
+            }
+            .run_id(1),
+            RunKey {
+                uid: "7d8c3f0e",
+                ..KEY
+            }
+            .run_id(1),
         ];
         let first = KEY.run_id(1);
         assert_eq!(first.len(), 32);

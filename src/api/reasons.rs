@@ -127,8 +127,12 @@ pub fn documentation() -> String {
          | reason | given by | meaning |\n| --- | --- | --- |\n",
     );
     for reason in ALL {
-        writeln!(text, "| `{}` | {} | {} |", reason.name, reason.given_by, reason.meaning)
-            .expect("writing to a String cannot fail");
+        writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            reason.name, reason.given_by, reason.meaning
+        )
+        .expect("writing to a String cannot fail");
     }
     text
 }

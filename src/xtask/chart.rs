@@ -31,7 +31,10 @@ impl Helm {
 
     fn template(&self, chart: &Path, values: Option<&Path>, tests: bool) -> Result<String> {
         let mut command = process::Command::new(&self.0);
-        command.args(["template", "chimera"]).arg(chart).args(["--namespace", NAMESPACE]);
+        command
+            .args(["template", "chimera"])
+            .arg(chart)
+            .args(["--namespace", NAMESPACE]);
         if let Some(values) = values {
             command.arg("--values").arg(values);
         }
@@ -43,7 +46,11 @@ impl Helm {
 
     fn lint(&self, chart: &Path, values: &Path) -> Result<()> {
         let mut command = process::Command::new(&self.0);
-        command.args(["lint", "--strict"]).arg(chart).arg("--values").arg(values);
+        command
+            .args(["lint", "--strict"])
+            .arg(chart)
+            .arg("--values")
+            .arg(values);
         self.run(command).map(drop)
     }
 
@@ -101,7 +108,10 @@ pub fn violations(root: &Path, helm: &Helm) -> Result<Vec<String>> {
     }
     for values in sorted_files(&chart.join("tests/refused"))? {
         if helm.template(&chart, Some(&values), true).is_ok() {
-            found.push(format!("{}: accepted, though its values are wrong", file_name(&values)));
+            found.push(format!(
+                "{}: accepted, though its values are wrong",
+                file_name(&values)
+            ));
         }
     }
     Ok(found)
@@ -115,7 +125,10 @@ fn sorted_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Over the paths and contents of everything that is rendered.
@@ -135,7 +148,7 @@ fn chart_digest(root: &Path) -> Result<String> {
             hash.update(part);
         }
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(hash.finalize()))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

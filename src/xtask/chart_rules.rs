@@ -49,7 +49,11 @@ fn title(object: &Value) -> String {
 }
 
 fn items<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
-    value.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
+    value
+        .pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 fn texts<'a>(value: &'a Value, pointer: &str) -> Vec<&'a str> {
@@ -60,14 +64,19 @@ fn check_rule(name: &str, rule: &Value, violations: &mut Vec<String>) {
     let resources = texts(rule, "/resources");
     let verbs = texts(rule, "/verbs");
     let groups = texts(rule, "/apiGroups");
-    if [&resources, &verbs, &groups].iter().any(|list| list.iter().any(|text| text.contains('*'))) {
+    if [&resources, &verbs, &groups]
+        .iter()
+        .any(|list| list.iter().any(|text| text.contains('*')))
+    {
         violations.push(format!("{name} grants a wildcard: {rule}"));
     }
     if resources.contains(&"secrets") && texts(rule, "/resourceNames").is_empty() {
         violations.push(format!("{name} grants secrets without naming them"));
     }
     let writes = verbs.iter().any(|verb| !["get", "list", "watch"].contains(verb));
-    let receipts = resources.iter().any(|resource| resource.starts_with("mureceipts"));
+    let receipts = resources
+        .iter()
+        .any(|resource| resource.starts_with("mureceipts"));
     if receipts && writes && !name.contains(CONTROLLER) {
         violations.push(format!("{name} lets somebody but the operator write receipts"));
     }
@@ -89,9 +98,15 @@ fn check_pod(name: &str, pod: &Value, violations: &mut Vec<String>) {
         }
     };
     let is = |value: Option<&Value>, wanted: Value| value == Some(&wanted);
-    require(is(pod.pointer("/securityContext/runAsNonRoot"), true.into()), "may run as root");
     require(
-        is(pod.pointer("/securityContext/seccompProfile/type"), "RuntimeDefault".into()),
+        is(pod.pointer("/securityContext/runAsNonRoot"), true.into()),
+        "may run as root",
+    );
+    require(
+        is(
+            pod.pointer("/securityContext/seccompProfile/type"),
+            "RuntimeDefault".into(),
+        ),
         "has no seccomp profile",
     );
     for field in ["hostNetwork", "hostPID", "hostIPC", "hostUsers"] {
@@ -102,11 +117,23 @@ fn check_pod(name: &str, pod: &Value, violations: &mut Vec<String>) {
     }
     for container in items(pod, "/containers").chain(items(pod, "/initContainers")) {
         let context = &container["securityContext"];
-        require(context["allowPrivilegeEscalation"] == false, "allows privilege escalation");
+        require(
+            context["allowPrivilegeEscalation"] == false,
+            "allows privilege escalation",
+        );
         require(context["readOnlyRootFilesystem"] == true, "has a writable root");
-        require(context["runAsNonRoot"] == true, "has a container that may run as root");
-        require(texts(context, "/capabilities/drop") == ["ALL"], "keeps capabilities");
-        require(context.pointer("/capabilities/add").is_none(), "adds capabilities");
+        require(
+            context["runAsNonRoot"] == true,
+            "has a container that may run as root",
+        );
+        require(
+            texts(context, "/capabilities/drop") == ["ALL"],
+            "keeps capabilities",
+        );
+        require(
+            context.pointer("/capabilities/add").is_none(),
+            "adds capabilities",
+        );
         require(context.get("privileged").is_none(), "sets privileged");
         require(
             container.pointer("/resources/limits/memory").is_some(),
@@ -137,7 +164,10 @@ fn check_bootstrap(list: &str, violations: &mut Vec<String>) {
             }
         };
         if let Err(error) = parsed {
-            violations.push(format!("bootstrap.yaml: {} cannot be read: {error}", title(&object)));
+            violations.push(format!(
+                "bootstrap.yaml: {} cannot be read: {error}",
+                title(&object)
+            ));
         }
     }
 }
@@ -164,14 +194,24 @@ mod tests {
 
     #[test]
     fn an_unlocked_pod_is_found() {
-        let found = broken("kind: Pod\nmetadata: {name: a}\nspec: {hostPID: true, containers: [{name: b}]}\n");
-        for part in ["may run as root", "hostPID", "privilege escalation", "capabilities", "memory"] {
+        let found =
+            broken("kind: Pod\nmetadata: {name: a}\nspec: {hostPID: true, containers: [{name: b}]}\n");
+        for part in [
+            "may run as root",
+            "hostPID",
+            "privilege escalation",
+            "capabilities",
+            "memory",
+        ] {
             assert!(found.contains(part), "{part} in {found}");
         }
     }
 
     #[test]
     fn an_empty_rendering_breaks_nothing() {
-        assert_eq!(broken("---\n# nothing\n---\nkind: Service\nmetadata: {name: a}\n"), "");
+        assert_eq!(
+            broken("---\n# nothing\n---\nkind: Service\nmetadata: {name: a}\n"),
+            ""
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! Every object of manifests/samples/ is one of the kinds, has no field that the kinds do not know, and holds a document
 //! that is read as its comment says.
 
+#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -21,15 +23,15 @@ fn samples() -> Vec<(PathBuf, Vec<Value>)> {
             (path, objects)
         })
         .collect();
-    samples.sort();
+    samples.sort_by(|(one, _), (other, _)| one.cmp(other));
     assert!(samples.len() >= 9, "samples are missing");
     samples
 }
 
 /// Parses and writes back; whatever the author wrote must still be there.
 fn assert_understood<K: DeserializeOwned + Serialize>(path: &Path, object: &Value) {
-    let parsed: K = serde_json::from_value(object.clone())
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let parsed: K =
+        serde_json::from_value(object.clone()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert_contains(path, &serde_json::to_value(parsed).unwrap(), object, "");
 }
 
@@ -51,7 +53,11 @@ fn assert_contains(path: &Path, whole: &Value, part: &Value, at: &str) {
 fn document<'a>(objects: &'a [Value], object: &'a Value) -> &'a str {
     let inline = object.pointer("/spec/source/inline").and_then(Value::as_str);
     inline.unwrap_or_else(|| {
-        let key = object.pointer("/spec/source/configMapRef/key").unwrap().as_str().unwrap();
+        let key = object
+            .pointer("/spec/source/configMapRef/key")
+            .unwrap()
+            .as_str()
+            .unwrap();
         let map = objects.iter().find(|other| other["kind"] == "ConfigMap").unwrap();
         map["data"][key].as_str().unwrap()
     })
