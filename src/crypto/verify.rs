@@ -886,8 +886,8 @@ mod tests {
             ("attestation", |s| {
                 s.predicate.build_definition.resolved_dependencies.truncate(2);
             }),
-            ("attestation", |s| ; }),
-            ("grant", |s| ; }),
+            ("attestation", |s| s.predicate.run_details.byproducts.truncate(1)),
+            ("grant", |s| s.predicate.run_details.byproducts.clear()),
             ("result", |s| {
                 s.predicate.build_definition.internal_parameters.result = Outcome::Error;
             }),
