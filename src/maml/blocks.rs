@@ -178,6 +178,25 @@ fn split_info(info: &str) -> (&str, &str) {
     )
 }
 
+/// Splits attributes at blanks and commas, but not inside of quotes.
+fn words(attributes: &str) -> Vec<&str> {
+    let mut quote = None;
+    let ends = |sign: char| {
+        if let Some(open) = quote {
+            if sign == open {
+                quote = None;
+            }
+            false
+        } else {
+            if matches!(sign, '"' | '\'') {
+                quote = Some(sign);
+            }
+            sign.is_whitespace() || sign == ','
+        }
+    };
+    attributes.split(ends).filter(|word| !word.is_empty()).collect()
+}
+
 fn name(
     attributes: &str,
     fence: &Fence,
@@ -186,16 +205,12 @@ fn name(
     findings: &mut Findings<'_>,
 ) -> String {
     let mut name = None;
-    for attribute in attributes
-        .split([' ', '\t', ','])
-        .filter(|attribute| !attribute.is_empty())
-    {
-        match attribute.split_once('=') {
-            Some(("name", value)) => name = Some(value.trim_matches(['"', '\'']).to_owned()),
-            _ => {
-                let message = format!("the attribute `{attribute}` has no effect");
-                findings.warn(Code::AttributeNoEffect, fence.span, message, "known: {name=…}");
-            }
+    for attribute in words(attributes) {
+        if let Some(("name", value)) = attribute.split_once('=') {
+            name = Some(value.trim_matches(['"', '\'']).to_owned());
+        } else {
+            let message = format!("the attribute `{attribute}` has no effect");
+            findings.warn(Code::AttributeNoEffect, fence.span, message, "known: {name=…}");
         }
     }
     let Some(name) = name else {
@@ -248,6 +263,15 @@ mod tests {
         ] {
             assert_eq!(split_info(info), expected, "{info}");
         }
+    }
+
+    #[test]
+    fn attributes_are_split_outside_of_quotes() {
+        assert_eq!(
+            words("name=\"a b\" x, y='c,d' z"),
+            ["name=\"a b\"", "x", "y='c,d'", "z"]
+        );
+        assert_eq!(words("name=\"open"), ["name=\"open"]);
     }
 
     #[test]

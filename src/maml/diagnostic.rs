@@ -125,6 +125,11 @@ impl<'a> Findings<'a> {
         self.list.is_empty()
     }
 
+    /// Forgets what was found: it was measured by the wrong format.
+    pub fn clear(&mut self) {
+        self.list.clear();
+    }
+
     /// How often another format was recognised.
     pub fn rivals(&self) -> usize {
         self.list

@@ -137,11 +137,12 @@ struct Head {
 }
 
 fn read_text(text: &Text<'_>, limits: &Limits, findings: &mut Findings<'_>) -> Option<Document> {
-    let head = head(text, findings);
+    let head = head(text, findings)?;
     let outline = outline(text, head.body);
     if head.yaml.is_none()
         && let Some(line) = outline.at_markup
     {
+        findings.clear();
         let span = text.line_span(line);
         let message = "this is the markup `@kind:style(…)` of another format, not MAML";
         findings.error(
@@ -164,15 +165,14 @@ fn read_text(text: &Text<'_>, limits: &Limits, findings: &mut Findings<'_>) -> O
             return None;
         }
         let root = yaml::load(&excerpt, findings);
-        match root {
-            Some(root) => front_matter(&root, head.at, findings),
-            None => {
-                if findings.is_empty() {
-                    let message = "the front matter is empty";
-                    findings.error(Code::NotAMap, head.at, message, "write `key: value` lines");
-                }
-                None
+        if let Some(root) = root {
+            front_matter(&root, head.at, findings)
+        } else {
+            if findings.is_empty() {
+                let message = "the front matter is empty";
+                findings.error(Code::NotAMap, head.at, message, "write `key: value` lines");
             }
+            None
         }
     });
     if findings.rivals() > before {
@@ -211,8 +211,8 @@ fn read_text(text: &Text<'_>, limits: &Limits, findings: &mut Findings<'_>) -> O
     })
 }
 
-/// Finds the front matter, and says what is wrong when it is not there.
-fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Head {
+/// Finds the front matter, and says what is wrong when it is not there. An empty document has nothing else to look at.
+fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Option<Head> {
     let is_delimiter = |index: usize| text.line(index).trim_end() == "---";
     let count = text.lines.len();
     let first = (0..count).find(|index| !text.line(*index).trim().is_empty());
@@ -223,11 +223,7 @@ fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Head {
             "the document is empty",
             "start it with a line `---`",
         );
-        return Head {
-            yaml: None,
-            body: count,
-            at: Span::default(),
-        };
+        return None;
     };
     let at = text.line_span(first);
     if !is_delimiter(first) {
@@ -244,18 +240,18 @@ fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Head {
             "the document does not start with front matter",
             hint,
         );
-        return Head {
+        return Some(Head {
             yaml: None,
             body: first,
             at,
-        };
+        });
     }
     if let Some(close) = (first + 1..count).find(|index| is_delimiter(*index)) {
-        return Head {
+        return Some(Head {
             yaml: Some(first + 1..close),
             body: close + 1,
             at,
-        };
+        });
     }
     findings.error(
         Code::FrontMatterUnclosed,
@@ -267,7 +263,7 @@ fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Head {
     let body = (first + 1..count)
         .find(|index| text.line(*index).starts_with("## "))
         .unwrap_or(count);
-    Head { yaml: None, body, at }
+    Some(Head { yaml: None, body, at })
 }
 
 /// Whether a document of a type that nobody knows is there to be run.
@@ -334,10 +330,7 @@ mod tests {
     fn the_same_document_is_read_with_other_line_ends_marks_and_indentation() {
         let crlf = GOOD.replace('\n', "\r\n");
         let marked = format!("\u{feff}{GOOD}");
-        let indented = GOOD
-            .lines()
-            .map(|line| format!("    {line}\n"))
-            .collect::<String>();
+        let indented = format!("    {}", GOOD.trim_end().replace('\n', "\n    "));
         let blank = format!("\n\n{GOOD}");
         let cut = GOOD.trim_end().to_owned();
         for source in [crlf, marked, indented, blank, cut] {

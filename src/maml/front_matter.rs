@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::codes::Code;
-use crate::diagnostic::{Findings, nearest};
+use crate::diagnostic::{Findings, Severity, nearest};
 use crate::permissions::{Permissions, permissions};
 use crate::place::Span;
 use crate::requires::{Requires, requires};
@@ -308,17 +308,24 @@ fn unknown(key: &Key, entries: &[(Key, Node)], findings: &mut Findings<'_>) {
         findings.info(Code::NoEffect, key.span, message, "");
         return;
     }
-    match nearest(&key.text, &KNOWN_KEYS).filter(|near| !has(entries, near)) {
-        Some(near) => findings.warn(
+    if let Some(near) = nearest(&key.text, &KNOWN_KEYS).filter(|near| !has(entries, near)) {
+        // Misspelt permissions would open the document to everyone, so that is refused.
+        let severity = if near == "permissions" {
+            Severity::Error
+        } else {
+            Severity::Warning
+        };
+        let message = format!("the key `{}` is not known", key.text);
+        findings.add(
             Code::MisspeltKey,
+            severity,
             key.span,
-            format!("the key `{}` is not known", key.text),
+            message,
             format!("did you mean `{near}`?"),
-        ),
-        None => {
-            let message = format!("the key `{}` is kept but has no effect", key.text);
-            findings.info(Code::UnknownKey, key.span, message, "");
-        }
+        );
+    } else {
+        let message = format!("the key `{}` is kept but has no effect", key.text);
+        findings.info(Code::UnknownKey, key.span, message, "");
     }
 }
 
@@ -343,9 +350,10 @@ pub(crate) fn texts(node: &Node, name: &str, findings: &mut Findings<'_>) -> Vec
         Data::Null => Vec::new(),
         Data::List(items) => items
             .iter()
-            .filter_map(|item| match item.scalar() {
-                Some(text) => Some((text.trim().to_owned(), item.span)),
-                None => {
+            .filter_map(|item| {
+                if let Some(text) = item.scalar() {
+                    Some((text.trim().to_owned(), item.span))
+                } else {
                     wrong_type(&format!("an entry of {name}"), "text", item, findings);
                     None
                 }

@@ -144,7 +144,9 @@ pub fn write(header: &Header, source: &str) -> String {
         } else {
             quoted(&value)
         };
-        text.push_str(&format!("{key}: {value}\n"));
+        for part in [key, ": ", value.as_str(), "\n"] {
+            text.push_str(part);
+        }
     }
     text.push_str("---\n");
     text.push_str(&forward(source));
@@ -209,15 +211,20 @@ fn quoted(value: &str) -> String {
             '"' => quoted.push_str("\\\""),
             '\\' => quoted.push_str("\\\\"),
             // Line breaks and the like to YAML.
-            '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(sign)))
-            }
-            _ if sign.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(sign))),
+            '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => quoted.extend(escaped(sign)),
+            _ if sign.is_control() => quoted.extend(escaped(sign)),
             _ => quoted.push(sign),
         }
     }
     quoted.push('"');
     quoted
+}
+
+/// `\u0085` and the like; all of these characters have four digits at most.
+fn escaped(sign: char) -> impl Iterator<Item = char> {
+    let code = u32::from(sign);
+    let digits = [12, 8, 4, 0].map(|shift| char::from_digit((code >> shift) & 15, 16).unwrap_or('0'));
+    ['\\', 'u'].into_iter().chain(digits)
 }
 
 fn unquoted(value: &str) -> Option<String> {

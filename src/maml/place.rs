@@ -104,7 +104,7 @@ impl<'a> Text<'a> {
         if content.len() == line.len() || content.trim_end() != "---" {
             return;
         }
-        let indent = line[..line.len() - content.len()].as_bytes();
+        let indent = &line.as_bytes()[..line.len() - content.len()];
         for line in &mut self.lines {
             let bytes = &self.source.as_bytes()[line.begin..line.end];
             line.start += bytes

@@ -78,7 +78,7 @@ fn entry(requires: &mut Requires, key: &Key, value: &Node, findings: &mut Findin
     let name = key.text.as_str();
     match name.to_ascii_lowercase().as_str() {
         "libs" | "libraries" | "packages" | "python_packages" | "pip" => {
-            packages(requires, name, value, findings)
+            packages(requires, name, value, findings);
         }
         "python" => match value.scalar() {
             // `python: ">=3.11"` asks for an interpreter, `python: numpy` for a package.
@@ -101,7 +101,7 @@ fn entry(requires: &mut Requires, key: &Key, value: &Node, findings: &mut Findin
             },
         },
         _ if matches!(value.data, Data::Null) && is_pep508(name) => {
-            package(requires, name, key.span, findings)
+            package(requires, name, key.span, findings);
         }
         _ => no_effect(name, key.span, findings),
     }
@@ -313,6 +313,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     fn every_way_to_write_requirements_is_read() {
         let cases: &[(&str, &[&str], u32, bool, &[&str])] = &[
             (

@@ -87,7 +87,11 @@ impl Schema {
     pub fn check(&self, instance: &Value) -> Vec<Violation> {
         if exceeds_effort(&self.value, instance, MAX_EFFORT) {
             let message = "checking this value takes too many steps".to_owned();
-            return vec![Violation { pointer: String::new(), schema_path: String::new(), message }];
+            return vec![Violation {
+                pointer: String::new(),
+                schema_path: String::new(),
+                message,
+            }];
         }
         self.validator
             .iter_errors(instance)
@@ -289,12 +293,22 @@ fn compile(
     }
     if let Some(id) = embedded_resource(&value) {
         let message = format!("the schema of {name} embeds the resource `{id}`");
-        findings.error(Code::SchemaInvalid, span, message, "remove `$id` below the root and refer to `#/$defs/…`");
+        findings.error(
+            Code::SchemaInvalid,
+            span,
+            message,
+            "remove `$id` below the root and refer to `#/$defs/…`",
+        );
         return None;
     }
     if exceeds_effort(&value, &Value::Null, MAX_EFFORT_IN_PLACE) {
         let message = format!("the references in the schema of {name} lead in circles or multiply");
-        findings.error(Code::SchemaInvalid, span, message, "let references pass through properties or items");
+        findings.error(
+            Code::SchemaInvalid,
+            span,
+            message,
+            "let references pass through properties or items",
+        );
         return None;
     }
     let patterns = PatternOptions::fancy_regex()
@@ -357,10 +371,18 @@ fn embedded_resource(root: &Value) -> Option<&str> {
     while let Some(value) = open.pop() {
         match value {
             Value::Object(map) => {
-                if let Some(id) = map.get("$id").and_then(Value::as_str).filter(|id| !id.starts_with('#')) {
+                if let Some(id) = map
+                    .get("$id")
+                    .and_then(Value::as_str)
+                    .filter(|id| !id.starts_with('#'))
+                {
                     return Some(id);
                 }
-                open.extend(map.iter().filter(|(key, _)| !DATA_KEYWORDS.contains(&key.as_str())).map(|(_, value)| value));
+                open.extend(
+                    map.iter()
+                        .filter(|(key, _)| !DATA_KEYWORDS.contains(&key.as_str()))
+                        .map(|(_, value)| value),
+                );
             }
             Value::Array(items) => open.extend(items),
             _ => {}
@@ -376,7 +398,9 @@ fn anchors(root: &Value) -> HashMap<&str, &Value> {
     while let Some(value) = open.pop() {
         match value {
             Value::Object(map) => {
-                let names = ["$anchor", "$dynamicAnchor", "$id"].into_iter().filter_map(|key| map.get(key)?.as_str());
+                let names = ["$anchor", "$dynamicAnchor", "$id"]
+                    .into_iter()
+                    .filter_map(|key| map.get(key)?.as_str());
                 found.extend(names.map(|name| (name.trim_start_matches('#'), value)));
                 open.extend(map.values());
             }
@@ -397,7 +421,11 @@ fn exceeds_effort(root: &Value, instance: &Value, budget: usize) -> bool {
     let target = |reference: &str| -> Option<&Value> {
         let fragment = reference.strip_prefix('#')?;
         let fragment = fragment.replace("%24", "$").replace("%25", "%");
-        if fragment.is_empty() || fragment.starts_with('/') { root.pointer(&fragment) } else { anchors.get(&*fragment).copied() }
+        if fragment.is_empty() || fragment.starts_with('/') {
+            root.pointer(&fragment)
+        } else {
+            anchors.get(&*fragment).copied()
+        }
     };
     let mut steps = 0;
     let mut open = vec![(root, instance)];
@@ -406,7 +434,9 @@ fn exceeds_effort(root: &Value, instance: &Value, budget: usize) -> bool {
         if steps + open.len() > budget {
             return true;
         }
-        let Some(keywords) = schema.as_object() else { continue };
+        let Some(keywords) = schema.as_object() else {
+            continue;
+        };
         for (keyword, value) in keywords {
             match (keyword.as_str(), value) {
                 ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
@@ -421,7 +451,11 @@ fn exceeds_effort(root: &Value, instance: &Value, budget: usize) -> bool {
                 }
                 ("properties", Value::Object(schemas)) => {
                     if let Some(object) = instance.as_object() {
-                        open.extend(schemas.iter().filter_map(|(name, schema)| Some((schema, object.get(name)?))));
+                        open.extend(
+                            schemas
+                                .iter()
+                                .filter_map(|(name, schema)| Some((schema, object.get(name)?))),
+                        );
                     }
                 }
                 ("patternProperties", Value::Object(schemas)) => {
@@ -437,7 +471,10 @@ fn exceeds_effort(root: &Value, instance: &Value, budget: usize) -> bool {
                 }
                 ("items" | "contains" | "additionalItems" | "unevaluatedItems", schema) => {
                     // The common case of many plain values is counted without walking.
-                    if schema.as_object().is_some_and(|map| map.values().all(|value| !value.is_object() && !value.is_array())) {
+                    if schema
+                        .as_object()
+                        .is_some_and(|map| map.values().all(|value| !value.is_object() && !value.is_array()))
+                    {
                         steps += elements(instance).count();
                     } else {
                         open.extend(elements(instance).map(|element| (schema, element)));
@@ -529,11 +566,20 @@ mod tests {
             assert!(schema.is_none(), "{body}");
             assert!(findings[0].contains("MAML061"), "{findings:?}");
         }
-        let doubled: String = (0..40)
-            .map(|step| format!("\"a{step}\": {{\"allOf\": [{{\"$ref\": \"#/$defs/a{0}\"}}, {{\"$ref\": \"#/$defs/a{0}\"}}]}},", step + 1))
+        let doubled: Vec<String> = (0..40)
+            .map(|step| {
+                let reference = format!("{{\"$ref\": \"#/$defs/a{}\"}}", step + 1);
+                format!("\"a{step}\": {{\"allOf\": [{reference}, {reference}]}},")
+            })
             .collect();
-        let (schema, findings) = read(&format!("{{\"$defs\": {{{doubled} \"a40\": {{}}}}, \"$ref\": \"#/$defs/a0\"}}"));
-        assert!(schema.is_none() && findings[0].contains("MAML061"), "{findings:?}");
+        let doubled = doubled.concat();
+        let (schema, findings) = read(&format!(
+            "{{\"$defs\": {{{doubled} \"a40\": {{}}}}, \"$ref\": \"#/$defs/a0\"}}"
+        ));
+        assert!(
+            schema.is_none() && findings[0].contains("MAML061"),
+            "{findings:?}"
+        );
         let tree = read("{\"properties\": {\"next\": {\"$ref\": \"#\"}, \"n\": {\"type\": \"integer\"}}}")
             .0
             .unwrap();
@@ -545,10 +591,14 @@ mod tests {
 
     #[test]
     fn a_schema_that_multiplies_with_the_depth_of_the_value_is_stopped() {
-        let schema = read("{\"properties\": {\"a\": {\"allOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}}}").0.unwrap();
+        let schema = read("{\"properties\": {\"a\": {\"allOf\": [{\"$ref\": \"#\"}, {\"$ref\": \"#\"}]}}}")
+            .0
+            .unwrap();
         let deep = (0..100).fold(json!({}), |inner, _| json!({"a": inner}));
         assert!(schema.check(&deep)[0].message.contains("too many steps"));
-        let many = read("{\"type\": \"array\", \"items\": {\"type\": \"number\"}}").0.unwrap();
+        let many = read("{\"type\": \"array\", \"items\": {\"type\": \"number\"}}")
+            .0
+            .unwrap();
         assert!(many.check(&Value::from(vec![1.5; 1_000_000])).is_empty());
     }
 

@@ -238,7 +238,7 @@ impl Builder<'_, '_> {
     fn alias(&mut self, id: usize, span: Span) -> Result<(), Exceeded> {
         self.aliases += 1;
         if self.aliases > MAX_ALIASES {
-            return Err(self.exceeded(span, format!("more than {MAX_ALIASES} aliases")));
+            return Err(self.exceeded(span, &format!("more than {MAX_ALIASES} aliases")));
         }
         let Some(mut node) = self.anchors.get(&id).cloned() else {
             self.findings.error(
@@ -272,7 +272,7 @@ impl Builder<'_, '_> {
         self.tag(tag, span);
         self.count(1, span)?;
         if self.stack.len() >= MAX_DEPTH {
-            return Err(self.exceeded(span, format!("nesting deeper than {MAX_DEPTH}")));
+            return Err(self.exceeded(span, &format!("nesting deeper than {MAX_DEPTH}")));
         }
         self.stack.push(Frame {
             span,
@@ -287,14 +287,14 @@ impl Builder<'_, '_> {
     fn count(&mut self, nodes: usize, span: Span) -> Result<(), Exceeded> {
         self.nodes += nodes;
         if self.nodes > MAX_NODES {
-            return Err(self.exceeded(span, format!("more than {MAX_NODES} values")));
+            return Err(self.exceeded(span, &format!("more than {MAX_NODES} values")));
         }
         Ok(())
     }
 
     fn finish(&mut self, node: Node, anchor: usize) -> Result<(), Exceeded> {
         if self.stack.len() + node.height > MAX_DEPTH {
-            return Err(self.exceeded(node.span, format!("nesting deeper than {MAX_DEPTH}")));
+            return Err(self.exceeded(node.span, &format!("nesting deeper than {MAX_DEPTH}")));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
@@ -373,7 +373,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn exceeded(&mut self, span: Span, what: String) -> Exceeded {
+    fn exceeded(&mut self, span: Span, what: &str) -> Exceeded {
         self.findings.error(
             Code::YamlLimit,
             span,

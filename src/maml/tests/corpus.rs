@@ -1,4 +1,5 @@
 //! Every trap, dialect and oddity of real documents, each with what there is to say about it.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -8,9 +9,18 @@ fn describe(source: &str) -> String {
     let reading = maml::read(source);
     let mut text = String::new();
     for found in &reading.diagnostics {
-        let end = if found.start == found.end { String::new() } else { format!("-{}:{}", found.end.line, found.end.column) };
+        let end = if found.start == found.end {
+            String::new()
+        } else {
+            format!("-{}:{}", found.end.line, found.end.column)
+        };
         let (start, code, severity) = (found.start, found.code, found.severity);
-        writeln!(text, "{}:{}{end} {severity} {code} {}", start.line, start.column, found.message).unwrap();
+        writeln!(
+            text,
+            "{}:{}{end} {severity} {code} {}",
+            start.line, start.column, found.message
+        )
+        .unwrap();
         if let Some(hint) = &found.hint {
             writeln!(text, "    {hint}").unwrap();
         }
@@ -20,8 +30,18 @@ fn describe(source: &str) -> String {
         return text;
     };
     let front = &document.front_matter;
-    writeln!(text, "maml {} type {} id {}", front.maml_version, front.kind, front.id).unwrap();
-    writeln!(text, "permissions {:?} {:?}", front.permissions.read, front.permissions.execute).unwrap();
+    writeln!(
+        text,
+        "maml {} type {} id {}",
+        front.maml_version, front.kind, front.id
+    )
+    .unwrap();
+    writeln!(
+        text,
+        "permissions {:?} {:?}",
+        front.permissions.read, front.permissions.execute
+    )
+    .unwrap();
     let requires = &front.requires;
     if !requires.raw.is_null() {
         let (packages, gpus, network) = (&requires.packages, requires.gpus, requires.network);
@@ -37,9 +57,17 @@ fn describe(source: &str) -> String {
         writeln!(text, "{} section {:?}", section.line, section.kind).unwrap();
     }
     for block in &document.blocks {
-        writeln!(text, "{} block {} {} {:?}", block.line, block.name, block.language, block.code).unwrap();
+        writeln!(
+            text,
+            "{} block {} {} {:?}",
+            block.line, block.name, block.language, block.code
+        )
+        .unwrap();
     }
-    for (name, schema) in [("input", &document.input_schema), ("output", &document.output_schema)] {
+    for (name, schema) in [
+        ("input", &document.input_schema),
+        ("output", &document.output_schema),
+    ] {
         if let Some(schema) = schema {
             writeln!(text, "{} {name} schema {}", schema.line, schema.value).unwrap();
         }
@@ -50,11 +78,20 @@ fn describe(source: &str) -> String {
 #[test]
 fn every_document_of_the_corpus_is_read_as_before() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     assert!(files.len() >= 50, "the corpus is not found");
     for file in files {
-        let name = file.file_name().unwrap().to_str().unwrap().trim_end_matches(".maml.md").to_owned();
+        let name = file
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .trim_end_matches(".maml.md")
+            .to_owned();
         let source = std::fs::read_to_string(&file).unwrap();
         insta::with_settings!({ snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true }, {
             insta::assert_snapshot!(name, describe(&source));
@@ -76,13 +113,30 @@ fn spans_lead_to_the_code_in_the_document() {
 #[test]
 fn time_grows_with_the_length_only() {
     // Shapes that make careless readers quadratic. Each is read in well under a second; the test would hang otherwise.
-    let limits = maml::Limits { document_bytes: usize::MAX, ..maml::Limits::default() };
+    let limits = maml::Limits {
+        document_bytes: usize::MAX,
+        ..maml::Limits::default()
+    };
     let head = "---\nmaml_version: \"2.0\"\nid: a\ntype: workflow\n---\n";
-    for piece in ["## Intent\n", "```\n", "````\n```\n", "#", "<!--\n", "@a:b(", "> ", "## Code_Blocks\n```x\n```\n", "é", "\r\n", "`"] {
+    for piece in [
+        "## Intent\n",
+        "```\n",
+        "````\n```\n",
+        "#",
+        "<!--\n",
+        "@a:b(",
+        "> ",
+        "## Code_Blocks\n```x\n```\n",
+        "é",
+        "\r\n",
+        "`",
+    ] {
         let source = format!("{head}{}", piece.repeat(1_000_000 / piece.len()));
         let _ = maml::read_within(&source, &limits);
     }
-    for piece in ["a: ", "[", "- ", "{a: ", "'", "\"\\n", "&a *a ", "? ", "|\n ", "k: v\n"] {
+    for piece in [
+        "a: ", "[", "- ", "{a: ", "'", "\"\\n", "&a *a ", "? ", "|\n ", "k: v\n",
+    ] {
         let source = format!("---\n{}\n---\n", piece.repeat(60_000 / piece.len()));
         let _ = maml::read_within(&source, &limits);
     }
