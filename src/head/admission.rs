@@ -6,7 +6,7 @@ use crypto::grant::Grant;
 use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
 use head_proto::RunRequest;
 use jiff::{SignedDuration, Timestamp};
-use maml::Language;
+use maml::{Language, Severity};
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -164,7 +164,7 @@ pub fn job(request: &RunRequest, grant: &Grant) -> Result<(Job, Option<Block>), 
     let source =
         std::str::from_utf8(&request.document).map_err(|error| Refusal::Document(format!("not UTF-8: {error}")))?;
     let document = maml::read(source).accept().map_err(|diagnostics| {
-        let first = diagnostics.first();
+        let first = diagnostics.iter().find(|one| one.severity == Severity::Error);
         Refusal::Document(first.map_or_else(String::new, |first| {
             format!("line {}, column {}: {}", first.start.line, first.start.column, first.message)
         }))

@@ -121,7 +121,13 @@ fn refused() -> Result<BpfProgram, Error> {
         rules.insert(call, vec![SeccompRule::new(vec![other])?]);
     }
     #[cfg(target_arch = "x86_64")]
-    for call in [libc::SYS_chmod, libc::SYS_chown, libc::SYS_lchown, libc::SYS_inotify_init] {
+    for call in [
+        libc::SYS_chmod,
+        libc::SYS_chown,
+        libc::SYS_lchown,
+        libc::SYS_inotify_init,
+        libc::SYS_kexec_file_load,
+    ] {
         rules.insert(call, vec![]);
     }
     let filter = SeccompFilter::new(
@@ -188,7 +194,6 @@ const REFUSED: &[i64] = &[
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -274,7 +279,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_fchdir,
     libc::SYS_mkdirat,
     libc::SYS_mknodat,
-    libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_linkat,
     libc::SYS_unlinkat,
@@ -290,7 +294,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_readahead,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
-    libc::SYS_sync_file_range,
     libc::SYS_flock,
     libc::SYS_fcntl,
     libc::SYS_ioctl,
@@ -430,7 +433,7 @@ const FUTEX_WAKE: i64 = 454;
 const FUTEX_WAIT: i64 = 455;
 const FUTEX_REQUEUE: i64 = 456;
 
-/// Calls that newer architectures no longer have.
+/// Calls that newer architectures no longer have, or that not all C libraries number there.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[i64] = &[
     libc::SYS_open,
@@ -443,6 +446,8 @@ const OLD: &[i64] = &[
     libc::SYS_pipe,
     libc::SYS_dup2,
     libc::SYS_rename,
+    libc::SYS_renameat,
+    libc::SYS_sync_file_range,
     libc::SYS_mkdir,
     libc::SYS_rmdir,
     libc::SYS_link,

@@ -152,13 +152,13 @@ async fn an_error_names_the_line_of_the_document() {
     let head = Testbed::start().await;
     let ran = head.run("def f():\n    return 1 / 0\n\nf()", "{}").await;
     let error = ran.error();
-    assert_eq!((error.reason.as_str(), error.line), (reason::BLOCK_FAILED, Some(12)));
+    assert_eq!((error.reason.as_str(), error.line), (reason::BLOCK_FAILED, Some(15)));
     assert_eq!(error.message, "ZeroDivisionError: division by zero");
     let diagnostics = &ran.attestation.blocks[0].diagnostics;
-    assert!(diagnostics.contains("File \"<document>\", line 14"), "{diagnostics}");
+    assert!(diagnostics.contains("File \"<document>\", line 17"), "{diagnostics}");
     assert!(!diagnostics.contains("_chimera"), "{diagnostics}");
     let ran = head.run("x = (1", "{}").await;
-    assert_eq!((ran.error().line, ran.error().column), (Some(11), Some(5)));
+    assert_eq!((ran.error().line, ran.error().column), (Some(14), Some(5)));
     let ran = head.run("result = {'a': [float('nan')]}", "{}").await;
     assert_eq!(ran.error().reason, reason::INVALID_OUTPUT);
     assert!(ran.error().message.contains("`result`['a'][0]"), "{}", ran.error().message);

@@ -298,11 +298,11 @@ fn landlock() -> u32 {
     String::from_utf8(output.stdout).unwrap().trim().parse().unwrap_or(0)
 }
 
-/// A document with one block, whose code begins at line 11.
+/// A document with one block, whose code begins at line 14.
 pub fn document(code: &str) -> String {
     format!(
         "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:550e8400-e29b-41d4-a716-446655440000\ntype: workflow\n\
-         permissions: {{execute: ['*']}}\n---\n## Intent\nTest.\n## Code_Blocks\n```python\n{code}\n```\n\
+         origin: agent://ann\npermissions: {{execute: ['*']}}\n---\n## Intent\nTest.\n## Context\nNone.\n## Code_Blocks\n```python\n{code}\n```\n\
          ## Output_Schema\n{{\"properties\": {{\"result\": {{}}}}}}\n"
     )
 }
