@@ -20,7 +20,8 @@ pub struct Args {
 struct Explanation {
     code: &'static str,
     title: &'static str,
-    explanation: String,
+    #[serde(rename = "explanation")]
+    text: String,
 }
 
 #[allow(clippy::unused_async, reason = "every verb has the same form")]
@@ -42,7 +43,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
             .hint("`chimera explain` lists all of them"));
     };
     args.output.print(&found, |one| {
-        format!("{}: {}\n\n{}\n", one.code, one.title, one.explanation)
+        format!("{}: {}\n\n{}\n", one.code, one.title, one.text)
     })?;
     Ok(ExitCode::Ok)
 }
@@ -51,7 +52,7 @@ fn all() -> impl Iterator<Item = Explanation> {
     let codes = maml::Code::ALL.iter().map(|code| Explanation {
         code: code.as_str(),
         title: code.title(),
-        explanation: code
+        text: code
             .explanation()
             .lines()
             .map(str::trim)
@@ -61,7 +62,7 @@ fn all() -> impl Iterator<Item = Explanation> {
     let reasons = api::reasons::ALL.iter().map(|reason| Explanation {
         code: reason.name,
         title: reason.given_by,
-        explanation: reason.meaning.to_owned(),
+        text: reason.meaning.to_owned(),
     });
     codes.chain(reasons)
 }

@@ -39,7 +39,7 @@ enum Verb {
 /// One key, as the bundle and its policy tell.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Key {
+struct Entry {
     key_id: String,
     suite: String,
     purpose: String,
@@ -62,15 +62,20 @@ struct Rotation {
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
-    let Verb::List { output, operator, cluster } = args.verb;
+    let Verb::List {
+        output,
+        operator,
+        cluster,
+    } = args.verb;
     let keys = list(&cluster, &operator).await?;
     output.print(&keys, |keys| text(keys))?;
     Ok(ExitCode::Ok)
 }
 
-async fn list(cluster: &ClusterArgs, operator: &OperatorArgs) -> Result<Vec<Key>, Error> {
+async fn list(cluster: &ClusterArgs, operator: &OperatorArgs) -> Result<Vec<Entry>, Error> {
     let trusted = trust::believe(&trust::read_cluster(cluster, operator).await?)?;
-    let policies: Api<KeyRotationPolicy> = Api::namespaced(cluster.connect().await?, &operator.operator_namespace);
+    let policies: Api<KeyRotationPolicy> =
+        Api::namespaced(cluster.connect().await?, &operator.operator_namespace);
     let mut rotations = HashMap::new();
     for policy in policies.list(&ListParams::default()).await? {
         let name = policy.metadata.name.unwrap_or_default();
@@ -80,12 +85,14 @@ async fn list(cluster: &ClusterArgs, operator: &OperatorArgs) -> Result<Vec<Key>
                 policy: name.clone(),
                 state: key.state,
                 since: key.since,
-                next_rotation_time: status.next_rotation_time.filter(|_| key.state == KeyState::Active),
+                next_rotation_time: status
+                    .next_rotation_time
+                    .filter(|_| key.state == KeyState::Active),
             };
             rotations.insert(key.key_id, rotation);
         }
     }
-    let key = |statement: &crypto::KeyStatement| Key {
+    let key = |statement: &crypto::KeyStatement| Entry {
         key_id: statement.key_id.to_string(),
         suite: statement.suite.to_string(),
         purpose: statement.purpose.to_string(),
@@ -93,10 +100,13 @@ async fn list(cluster: &ClusterArgs, operator: &OperatorArgs) -> Result<Vec<Key>
         not_after: statement.not_after,
         rotation: rotations.get(statement.key_id.as_str()).cloned(),
     };
-    Ok(trust::by_age(&trusted).into_iter().map(|trusted| key(&trusted.statement)).collect())
+    Ok(trust::by_age(&trusted)
+        .into_iter()
+        .map(|trusted| key(&trusted.statement))
+        .collect())
 }
 
-fn text(keys: &[Key]) -> String {
+fn text(keys: &[Entry]) -> String {
     let time = |time: Option<Timestamp>| time.map_or_else(|| "-".to_owned(), |time| time.to_string());
     let rows: Vec<_> = keys
         .iter()
@@ -106,7 +116,10 @@ fn text(keys: &[Key]) -> String {
                 key.key_id[..12].to_owned(),
                 key.suite.clone(),
                 key.purpose.clone(),
-                rotation.map_or_else(|| "Retired".to_owned(), |rotation| format!("{:?}", rotation.state)),
+                rotation.map_or_else(
+                    || "Retired".to_owned(),
+                    |rotation| format!("{:?}", rotation.state),
+                ),
                 rotation.map_or_else(|| "-".to_owned(), |rotation| rotation.policy.clone()),
                 key.not_before.to_string(),
                 time(key.not_after),
@@ -114,5 +127,17 @@ fn text(keys: &[Key]) -> String {
             ]
         })
         .collect();
-    output::table(&["KEY", "SUITE", "PURPOSE", "STATE", "POLICY", "VALID FROM", "UNTIL", "NEXT"], &rows)
+    output::table(
+        &[
+            "KEY",
+            "SUITE",
+            "PURPOSE",
+            "STATE",
+            "POLICY",
+            "VALID FROM",
+            "UNTIL",
+            "NEXT",
+        ],
+        &rows,
+    )
 }

@@ -19,6 +19,7 @@ use crate::output;
 
 /// Prints what the program of a workflow printed
 #[derive(clap::Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     #[command(flatten)]
     workflow: WorkflowArgs,
@@ -73,11 +74,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     };
     let printer = Printer { args: &args };
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
-    let mut printed = 0;
+    let mut count = 0;
     if args.follow && !cluster::is_complete(&workflow) {
         let lines = open(&pods, &place, true).await?;
         tokio::select! {
-            result = printer.print(lines, &place.run_id, 0, &mut printed) => result?,
+            result = printer.print(lines, &place.run_id, 0, &mut count) => result?,
             over = wait(workflows, name, |workflow| {
                 cluster::is_complete(workflow) || running_at(workflow).is_none_or(|now| now.run_id != place.run_id)
             }) => { over?; }
@@ -85,9 +86,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     }
     // When the run is over, its last lines are in the log, but the stream that was followed may not have brought them yet.
     let lines = open(&pods, &place, false).await?;
-    let skip = printed;
-    printer.print(lines, &place.run_id, skip, &mut printed).await?;
-    if printed == 0 {
+    let skip = count;
+    printer.print(lines, &place.run_id, skip, &mut count).await?;
+    if count == 0 {
         output::note(format!("{name} printed nothing"));
     }
     Ok(ExitCode::Ok)
@@ -122,7 +123,6 @@ pub async fn wait(
     while let Some(state) = states.next().await {
         match state {
             Ok(Some(workflow)) if done(&workflow) => return Ok(workflow),
-            Ok(Some(_)) => {}
             Ok(None) => return Err(Error::failed(format!("{name} was deleted"))),
             // The watch starts again by itself, unless it is refused.
             Err(watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) => {
@@ -132,7 +132,7 @@ pub async fn wait(
                     return Err(cause.into());
                 }
             }
-            Err(_) => {}
+            Ok(Some(_)) | Err(_) => {}
         }
     }
     Err(Error::failed(format!("the watch of {name} ended")))
@@ -166,7 +166,7 @@ impl Printer<'_> {
         lines: impl AsyncBufRead,
         run_id: &str,
         skip: usize,
-        printed: &mut usize,
+        count: &mut usize,
     ) -> Result<(), Error> {
         let mut lines = std::pin::pin!(lines.lines());
         let mut seen = 0;
@@ -179,7 +179,7 @@ impl Printer<'_> {
             if seen <= skip {
                 continue;
             }
-            *printed += 1;
+            *count += 1;
             if self.args.json {
                 output::print_raw(format!("{line}\n").as_bytes())?;
             } else {

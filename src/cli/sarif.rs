@@ -161,13 +161,23 @@ fn uri(path: &str) -> String {
     for byte in path.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                uri.push(char::from(byte))
+                uri.push(char::from(byte));
             }
             b'\\' => uri.push('/'),
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            _ => uri.extend(escaped(byte)),
         }
     }
     uri
+}
+
+/// `%20` for a space.
+fn escaped(byte: u8) -> impl Iterator<Item = char> {
+    let digit = |nibble: u8| {
+        char::from_digit(u32::from(nibble), 16)
+            .unwrap_or('0')
+            .to_ascii_uppercase()
+    };
+    ['%', digit(byte >> 4), digit(byte & 15)].into_iter()
 }
 
 #[cfg(test)]

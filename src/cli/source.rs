@@ -35,11 +35,7 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Error> {
 pub fn read_text(path: &Path) -> Result<String, Error> {
     String::from_utf8(read_bytes(path)?).map_err(|cause| {
         let at = cause.utf8_error().valid_up_to();
-        let line = cause.as_bytes()[..at]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            + 1;
+        let line = cause.as_bytes()[..at].split(|byte| *byte == b'\n').count();
         Error::usage(format!(
             "{} is not UTF-8: line {line} holds other bytes",
             shown(path)

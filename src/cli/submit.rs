@@ -151,16 +151,14 @@ fn accept(path: &Path, text: &str) -> Option<Document> {
     if !diagnostics.is_empty() {
         output::note(render::findings(&shown, text, &diagnostics).trim_end());
     }
-    match reading.accept() {
-        Ok(document) => Some(document),
-        Err(_) => {
-            let summary = render::summary(&diagnostics).unwrap_or_default();
-            Error::usage(format!("{shown} is not a valid document: {summary}"))
-                .hint("`chimera explain CODE` tells more about a fault")
-                .report();
-            None
-        }
+    let accepted = reading.accept().ok();
+    if accepted.is_none() {
+        let summary = render::summary(&diagnostics).unwrap_or_default();
+        Error::usage(format!("{shown} is not a valid document: {summary}"))
+            .hint("`chimera explain CODE` tells more about a fault")
+            .report();
     }
+    accepted
 }
 
 fn check_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<(), Error> {

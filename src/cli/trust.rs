@@ -76,7 +76,12 @@ impl SourceArgs {
 #[derive(clap::Args, Debug)]
 pub struct OperatorArgs {
     /// Namespace of the operator, which publishes the trust bundle
-    #[arg(long, value_name = "NAMESPACE", default_value = "chimera-system", env = "CHIMERA_OPERATOR_NAMESPACE")]
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = "chimera-system",
+        env = "CHIMERA_OPERATOR_NAMESPACE"
+    )]
     pub operator_namespace: String,
 }
 
@@ -100,7 +105,11 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
             match output {
                 Some(path) => {
                     write(&path, &bundle)?;
-                    output::note(format_args!("wrote {}; its root is {}", path.display(), bundle.root.key_id));
+                    output::note(format_args!(
+                        "wrote {}; its root is {}",
+                        path.display(),
+                        bundle.root.key_id
+                    ));
                 }
                 None => output::print(&bundle.to_json())?,
             }
@@ -120,14 +129,24 @@ pub async fn resolve(
     operator: &OperatorArgs,
 ) -> Result<Anchor, Error> {
     if let Some(file) = file {
-        return Ok(Anchor { bundle: read_file(file)?, pinned: None });
+        return Ok(Anchor {
+            bundle: read_file(file)?,
+            pinned: None,
+        });
     }
     let path = pinned_path()?;
-    let stored = if path.exists() { Some(read_file(&path)?) } else { None };
+    let stored = if path.exists() {
+        Some(read_file(&path)?)
+    } else {
+        None
+    };
     match (cluster, stored) {
         (Some(cluster), stored) => {
             let bundle = read_cluster(cluster, operator).await?;
-            Ok(Anchor { bundle, pinned: stored.map(|stored| stored.root.key_id) })
+            Ok(Anchor {
+                bundle,
+                pinned: stored.map(|stored| stored.root.key_id),
+            })
         }
         (None, Some(bundle)) => Ok(Anchor { bundle, pinned: None }),
         (None, None) => Err(Error::usage("there is no trust bundle to verify with")
@@ -143,7 +162,8 @@ pub async fn read_cluster(cluster: &ClusterArgs, operator: &OperatorArgs) -> Res
         Error::failed(format!("there is no ConfigMap {name} in namespace {namespace}"))
             .hint("--operator-namespace names the namespace that the operator runs in")
     })?;
-    bundle_of(&map).map_err(|cause| Error::failed(format!("cannot read ConfigMap {namespace}/{name}")).because(&cause))
+    bundle_of(&map)
+        .map_err(|cause| Error::failed(format!("cannot read ConfigMap {namespace}/{name}")).because(&cause))
 }
 
 /// A bundle whose every statement holds.
@@ -185,13 +205,20 @@ fn parse(bytes: &[u8]) -> Result<Bundle, NoBundle> {
 }
 
 fn bundle_of(map: &ConfigMap) -> Result<Bundle, NoBundle> {
-    let data = map.data.as_ref().and_then(|data| data.get(api::names::TRUST_BUNDLE_KEY));
+    let data = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(api::names::TRUST_BUNDLE_KEY));
     Ok(Bundle::from_json(data.ok_or(NoBundle::NoKey)?.as_bytes())?)
 }
 
 /// Where this user's pinned bundle is: `$XDG_CONFIG_HOME/chimera/trust.json`, by default under `~/.config`.
 fn pinned_path() -> Result<PathBuf, Error> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let config = folder("XDG_CONFIG_HOME")
         .or_else(|| folder("HOME").map(|home| home.join(".config")))
         .ok_or_else(|| Error::usage("neither XDG_CONFIG_HOME nor HOME is set"))?;
@@ -211,7 +238,10 @@ fn pin(bundle: &Bundle, path: &Path, replace: bool) -> Result<(), Error> {
     }
     write(path, bundle)?;
     output::print(root.as_str())?;
-    output::note(format_args!("pinned in {}: compare this root with what the operator tells you", path.display()));
+    output::note(format_args!(
+        "pinned in {}: compare this root with what the operator tells you",
+        path.display()
+    ));
     Ok(())
 }
 
@@ -247,8 +277,15 @@ impl Listing {
     fn of(trusted: &TrustedKeys) -> Self {
         let root = trusted.root();
         Self {
-            root: Root { key_id: root.key_id().clone(), suite: root.suite(), public_key: root.spki_pem() },
-            keys: by_age(trusted).into_iter().map(|key| key.statement.clone()).collect(),
+            root: Root {
+                key_id: root.key_id().clone(),
+                suite: root.suite(),
+                public_key: root.spki_pem(),
+            },
+            keys: by_age(trusted)
+                .into_iter()
+                .map(|key| key.statement.clone())
+                .collect(),
         }
     }
 }
@@ -270,13 +307,20 @@ fn text(listing: &Listing) -> String {
                 key.suite.to_string(),
                 key.purpose.to_string(),
                 key.not_before.to_string(),
-                key.not_after.map_or_else(|| "-".to_owned(), |end| end.to_string()),
+                key.not_after
+                    .map_or_else(|| "-".to_owned(), |end| end.to_string()),
                 key.predecessor.as_ref().map_or("-", KeyId::short).to_owned(),
             ]
         })
         .collect();
-    let keys = output::table(&["KEY", "SUITE", "PURPOSE", "VALID FROM", "UNTIL", "PREDECESSOR"], &rows);
-    format!("Root   {}   {}\n\n{keys}", listing.root.suite, listing.root.key_id)
+    let keys = output::table(
+        &["KEY", "SUITE", "PURPOSE", "VALID FROM", "UNTIL", "PREDECESSOR"],
+        &rows,
+    );
+    format!(
+        "Root   {}   {}\n\n{keys}",
+        listing.root.suite, listing.root.key_id
+    )
 }
 
 #[cfg(test)]
@@ -304,10 +348,19 @@ mod tests {
     #[test]
     fn a_bundle_is_read_from_its_config_map_too() {
         let bundle = bundle(1);
-        let indented: String = bundle.to_json().lines().map(|line| format!("    {line}\n")).collect();
-        let yaml = format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: chimera-trust\ndata:\n  trust.json: |\n{indented}");
+        let indented: String = bundle
+            .to_json()
+            .lines()
+            .flat_map(|line| ["    ", line, "\n"])
+            .collect();
+        let yaml = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: chimera-trust\ndata:\n  trust.json: |\n{indented}"
+        );
         assert_eq!(parse(yaml.as_bytes()).unwrap(), bundle);
-        assert!(matches!(parse(b"kind: ConfigMap\ndata: {}\n"), Err(NoBundle::NoKey)));
+        assert!(matches!(
+            parse(b"kind: ConfigMap\ndata: {}\n"),
+            Err(NoBundle::NoKey)
+        ));
         assert!(parse(b"{}").is_err());
     }
 }

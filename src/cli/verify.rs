@@ -81,8 +81,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     let document = read_evidence(args.document.as_deref())?;
     let outputs = read_evidence(args.outputs.as_deref())?;
 
-    let trusted = anchor.bundle.verify_pinned(named.as_ref().or(anchor.pinned.as_ref()));
-    let evidence = Evidence { document: document.as_deref(), outputs: outputs.as_deref() };
+    let trusted = anchor
+        .bundle
+        .verify_pinned(named.as_ref().or(anchor.pinned.as_ref()));
+    let evidence = Evidence {
+        document: document.as_deref(),
+        outputs: outputs.as_deref(),
+    };
     let (report, notes) = judge(&source, trusted.as_ref(), &evidence);
     match args.output {
         Format::Text => output::print(&text(&report))?,
@@ -96,8 +101,13 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     for note in notes {
         output::note(format_args!("note: {note}"));
     }
-    if named.is_none() && anchor.pinned.is_some() && report.failure().is_some_and(|check| check.name == "root") {
-        output::note("hint: the root that `chimera trust pin` stored is another; --root KEYID names the one to trust here");
+    if named.is_none()
+        && anchor.pinned.is_some()
+        && report.failure().is_some_and(|check| check.name == "root")
+    {
+        output::note(
+            "hint: the root that `chimera trust pin` stored is another; --root KEYID names the one to trust here",
+        );
     }
     Ok(exit_code(report.verdict))
 }
@@ -150,17 +160,28 @@ async fn read_receipt(args: &Args) -> Result<Vec<u8>, Error> {
         let receipts: Api<MuReceipt> = Api::default_namespaced(client.clone());
         let receipt = receipts.get_opt(name).await?.ok_or_else(|| {
             let namespace = client.default_namespace();
-            Error::new(ExitCode::NoReceipt, format!("there is no MuReceipt {name} in namespace {namespace}"))
-                .hint("kubectl get mur -A")
+            Error::new(
+                ExitCode::NoReceipt,
+                format!("there is no MuReceipt {name} in namespace {namespace}"),
+            )
+            .hint("kubectl get mur -A")
         })?;
         return serde_json::to_vec(&receipt)
             .map_err(|cause| Error::failed("cannot read the MuReceipt").because(&cause));
     }
     std::fs::read(&args.receipt).map_err(|cause| {
         let missing = cause.kind() == std::io::ErrorKind::NotFound;
-        let code = if missing { ExitCode::NoReceipt } else { ExitCode::Failed };
+        let code = if missing {
+            ExitCode::NoReceipt
+        } else {
+            ExitCode::Failed
+        };
         let error = Error::new(code, format!("cannot read the receipt {}", args.receipt)).because(&cause);
-        if missing { error.hint("a receipt is a file, `-`, or mur/NAME for one in the cluster") } else { error }
+        if missing {
+            error.hint("a receipt is a file, `-`, or mur/NAME for one in the cluster")
+        } else {
+            error
+        }
     })
 }
 
@@ -195,7 +216,10 @@ fn judge(
 ) -> (Report, Vec<String>) {
     let mut notes = Vec::new();
     match open_source(source) {
-        Source::Envelope(bytes) => (verify_with(bytes, trusted, evidence.document, evidence.outputs), notes),
+        Source::Envelope(bytes) => (
+            verify_with(bytes, trusted, evidence.document, evidence.outputs),
+            notes,
+        ),
         Source::Object(receipt, envelope) => {
             let mut report = verify_with(&envelope, trusted, evidence.document, evidence.outputs);
             if let Some(statement) = report.statement.take() {
@@ -238,7 +262,12 @@ fn open_source(bytes: &[u8]) -> Source<'_> {
     };
     let mut value = match value {
         Ok(value) => value,
-        Err(error) => return Source::Broken(format!("a MuReceipt that was damaged: {error}"), Verdict::BadSignature),
+        Err(error) => {
+            return Source::Broken(
+                format!("a MuReceipt that was damaged: {error}"),
+                Verdict::BadSignature,
+            );
+        }
     };
     if value["kind"] == "List" {
         let detail = "a list of objects: give one receipt at a time";
@@ -258,7 +287,10 @@ fn open_source(bytes: &[u8]) -> Source<'_> {
             let envelope = receipt.spec.envelope.clone().into_bytes();
             Source::Object(Box::new(receipt), envelope)
         }
-        Err(error) => Source::Broken(format!("a MuReceipt without a sound spec: {error}"), Verdict::NotAReceipt),
+        Err(error) => Source::Broken(
+            format!("a MuReceipt without a sound spec: {error}"),
+            Verdict::NotAReceipt,
+        ),
     }
 }
 
@@ -314,26 +346,53 @@ fn differing_fields(receipt: &MuReceipt, statement: &Statement) -> Vec<&'static 
         _ => false,
     };
     [
-        ("namespace", receipt.metadata.namespace.as_ref().is_none_or(|namespace| *namespace == workflow.namespace)),
+        (
+            "namespace",
+            receipt
+                .metadata
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == workflow.namespace),
+        ),
         ("workflowRef.name", workflow_ref.name == workflow.name),
         ("workflowRef.uid", workflow_ref.uid == workflow.uid),
-        ("workflowRef.generation", workflow_ref.generation == workflow.generation),
-        ("workflowRef.attempt", i64::from(workflow_ref.attempt) == i64::from(workflow.attempt)),
+        (
+            "workflowRef.generation",
+            workflow_ref.generation == workflow.generation,
+        ),
+        (
+            "workflowRef.attempt",
+            i64::from(workflow_ref.attempt) == i64::from(workflow.attempt),
+        ),
         ("result", result.as_str() == internal.result.name()),
         ("algorithm", *algorithm == internal.suite.name()),
         ("keyId", *key_id == internal.key_id.as_str()),
         ("runId", *run_id == metadata.invocation_id),
         ("documentDigest", same(document_digest, &external.document)),
-        ("outputsDigest", match (outputs_digest, statement.outputs()) {
-            (None, None) => true,
-            (Some(plain), Some(signed)) => same(plain, &signed),
-            _ => false,
-        }),
-        ("submitter", submitter.as_ref().is_none_or(|submitter| *submitter == external.submitter)),
+        (
+            "outputsDigest",
+            match (outputs_digest, statement.outputs()) {
+                (None, None) => true,
+                (Some(plain), Some(signed)) => same(plain, &signed),
+                _ => false,
+            },
+        ),
+        (
+            "submitter",
+            submitter
+                .as_ref()
+                .is_none_or(|submitter| *submitter == external.submitter),
+        ),
         ("actAs", *act_as == external.act_as),
         ("head", head.is_none() || *head == granted_head),
-        ("startedAt", started_at.is_none_or(|time| time == metadata.started_on)),
-        ("finishedAt", finished_at.is_none_or(|time| time == metadata.finished_on)),
+        (
+            "startedAt",
+            started_at.is_none_or(|time| time == metadata.started_on),
+        ),
+        (
+            "finishedAt",
+            finished_at.is_none_or(|time| time == metadata.finished_on),
+        ),
         ("gpuSeconds", (gpu_seconds - statement.gpu_seconds()).abs() < 1e-9),
         ("error", same_error),
     ]
@@ -358,9 +417,16 @@ fn check_mirror(report: &mut Report, notes: &mut Vec<String>, mu: &str, statemen
         let detail = "the mirrored text is not the one that its header names";
         report.check(name, false, detail, Verdict::DigestMismatch);
     } else if digest == statement.external().document {
-        report.check(name, true, "reversed, it is the signed document", Verdict::DigestMismatch);
+        report.check(
+            name,
+            true,
+            "reversed, it is the signed document",
+            Verdict::DigestMismatch,
+        );
     } else if source.contains("[redacted:") {
-        notes.push("the mirrored document was redacted, so it cannot be compared with what is signed".to_owned());
+        notes.push(
+            "the mirrored document was redacted, so it cannot be compared with what is signed".to_owned(),
+        );
     } else {
         let detail = "reversed, it is another document than the signed one";
         report.check(name, false, detail, Verdict::DigestMismatch);
@@ -369,10 +435,20 @@ fn check_mirror(report: &mut Report, notes: &mut Vec<String>, mu: &str, statemen
 
 fn text(report: &Report) -> String {
     let mut text = String::new();
-    let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+    let width = report
+        .checks
+        .iter()
+        .map(|check| check.name.len())
+        .max()
+        .unwrap_or(0);
     for check in &report.checks {
         let mark = if check.passed { "ok  " } else { "FAIL" };
-        let _ = writeln!(text, "{mark}  {:width$}  {}", check.name, output::harmless(&check.detail));
+        let _ = writeln!(
+            text,
+            "{mark}  {:width$}  {}",
+            check.name,
+            output::harmless(&check.detail)
+        );
     }
     let _ = writeln!(text, "verdict: {}", report.verdict);
     text

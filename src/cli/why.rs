@@ -51,10 +51,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
 fn text(explanation: &Explanation) -> String {
     let mut text = format!("{}\n", output::harmless(&explanation.summary));
     for detail in &explanation.details {
-        text.push_str(&format!("  {}\n", output::harmless(detail)));
+        text.extend(["  ", &output::harmless(detail), "\n"]);
     }
     if let Some(help) = &explanation.help {
-        text.push_str(&format!("hint: {help}\n"));
+        text.extend(["hint: ", help, "\n"]);
     }
     text
 }
@@ -222,6 +222,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     fn every_state_has_its_explanation() {
         let accepted = ("Accepted", "True", "DocumentAccepted", "");
         let scheduled = ("Scheduled", "True", "HeadAssigned", "");

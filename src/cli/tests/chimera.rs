@@ -1,4 +1,5 @@
 //! The binary as its user meets it, where no cluster is needed.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
