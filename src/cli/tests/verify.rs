@@ -24,8 +24,11 @@ struct Desk {
 
 impl Desk {
     fn new(sample: Sample) -> Self {
-        let desk = Self { folder: tempfile::tempdir().unwrap(), sample };
-        desk.write("receipt.json", &desk.sample.file());
+        let desk = Self {
+            folder: tempfile::tempdir().unwrap(),
+            sample,
+        };
+        desk.write("receipt.json", desk.sample.file());
         desk.write("trust.json", desk.sample.bundle.to_json());
         desk.write("hello.maml.md", sample::DOCUMENT);
         desk.write("outputs.json", sample::OUTPUTS);
@@ -42,7 +45,11 @@ impl Desk {
 
     fn chimera(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("chimera").unwrap();
-        command.current_dir(self.folder.path()).env_clear().env("HOME", self.folder.path()).args(args);
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .args(args);
         command
     }
 
@@ -50,7 +57,11 @@ impl Desk {
     fn verify(&self, args: &[&str]) -> (i32, String, String) {
         let output = self.chimera(&[&["verify"], args].concat()).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+        (
+            output.status.code().unwrap(),
+            text(output.stdout),
+            text(output.stderr),
+        )
     }
 
     fn root(&self) -> String {
@@ -72,14 +83,40 @@ fn a_sound_receipt_verifies_without_cluster_and_prints_every_check() {
     let desk = Desk::new(Sample::success());
     let root = desk.root();
     let (code, out, err) = desk.verify(&[
-        "receipt.json", "--trust", "trust.json", "--root", &root, "--document", "hello.maml.md", "--outputs", "outputs.json",
+        "receipt.json",
+        "--trust",
+        "trust.json",
+        "--root",
+        &root,
+        "--document",
+        "hello.maml.md",
+        "--outputs",
+        "outputs.json",
     ]);
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(out.ends_with("verdict: valid\n"), "{out}");
-    for check in ["envelope", "root", "bundle", "signature", "validity", "grant", "attestation", "document", "outputs"] {
-        assert!(out.lines().any(|line| line.starts_with("ok ") && line.contains(check)), "{check} in {out}");
+    for check in [
+        "envelope",
+        "root",
+        "bundle",
+        "signature",
+        "validity",
+        "grant",
+        "attestation",
+        "document",
+        "outputs",
+    ] {
+        assert!(
+            out.lines()
+                .any(|line| line.starts_with("ok ") && line.contains(check)),
+            "{check} in {out}"
+        );
     }
-    let stdin = desk.chimera(&["verify", "-", "--trust", "trust.json"]).write_stdin(desk.sample.file()).output().unwrap();
+    let stdin = desk
+        .chimera(&["verify", "-", "--trust", "trust.json"])
+        .write_stdin(desk.sample.file())
+        .output()
+        .unwrap();
     assert_eq!(stdin.status.code(), Some(0));
 }
 
@@ -88,8 +125,17 @@ fn json_tells_the_same_to_programs() {
     let desk = Desk::new(Sample::refused());
     let (code, out, _) = desk.verify(&["receipt.json", "--trust", "trust.json", "-o", "json"]);
     let value: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &value["verdict"], &value["exitCode"]), (0, &json!("valid"), &json!(0)));
-    assert!(value["checks"].as_array().unwrap().iter().all(|check| check["passed"] == true));
+    assert_eq!(
+        (code, &value["verdict"], &value["exitCode"]),
+        (0, &json!("valid"), &json!(0))
+    );
+    assert!(
+        value["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|check| check["passed"] == true)
+    );
     let internal = &value["statement"]["predicate"]["buildDefinition"]["internalParameters"];
     assert_eq!(internal["error"]["code"], "MAML010");
 }
@@ -109,18 +155,34 @@ fn a_changed_byte_of_payload_or_signature_ends_with_10() {
 fn another_root_or_another_key_ends_with_11() {
     let desk = Desk::new(Sample::success());
     let other = sample::key(9);
-    let (code, out, _) =
-        desk.verify(&["receipt.json", "--trust", "trust.json", "--root", other.verifying_key().key_id().as_str()]);
+    let (code, out, _) = desk.verify(&[
+        "receipt.json",
+        "--trust",
+        "trust.json",
+        "--root",
+        other.verifying_key().key_id().as_str(),
+    ]);
     assert_eq!(code, 11, "{out}");
     desk.write("other.pem", other.verifying_key().spki_pem());
-    assert_eq!(desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "other.pem"]).0, 11);
+    assert_eq!(
+        desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "other.pem"])
+            .0,
+        11
+    );
     desk.write("root.pem", desk.sample.root.verifying_key().spki_pem());
-    assert_eq!(desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "root.pem"]).0, 0);
+    assert_eq!(
+        desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "root.pem"])
+            .0,
+        0
+    );
 
     let text = String::from_utf8(desk.sample.file()).unwrap();
     let own = desk.sample.signing.verifying_key().key_id().as_str();
     for seed in [3, 9] {
-        desk.write("named.json", text.replace(own, sample::key(seed).verifying_key().key_id().as_str()));
+        desk.write(
+            "named.json",
+            text.replace(own, sample::key(seed).verifying_key().key_id().as_str()),
+        );
         assert_eq!(desk.verify(&["named.json", "--trust", "trust.json"]).0, 11);
     }
     let mut foreign = sample::bundle(&other);
@@ -152,25 +214,49 @@ fn no_receipt_ends_with_13_and_what_is_none_with_2() {
     let (code, _, err) = desk.verify(&["receipt.json"]);
     assert_eq!(code, 2);
     assert!(err.contains("chimera trust pin"), "{err}");
-    assert_eq!(desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "nothing"]).0, 2);
-    assert_eq!(desk.verify(&["receipt.json", "--trust", "trust.json", "--document", "nothing"]).0, 2);
+    assert_eq!(
+        desk.verify(&["receipt.json", "--trust", "trust.json", "--root", "nothing"])
+            .0,
+        2
+    );
+    assert_eq!(
+        desk.verify(&["receipt.json", "--trust", "trust.json", "--document", "nothing"])
+            .0,
+        2
+    );
 }
 
 #[test]
 fn a_pinned_bundle_is_used_without_being_named() {
     let desk = Desk::new(Sample::success());
-    let pinned = desk.chimera(&["trust", "pin", "--trust", "trust.json"]).output().unwrap();
+    let pinned = desk
+        .chimera(&["trust", "pin", "--trust", "trust.json"])
+        .output()
+        .unwrap();
     assert_eq!(pinned.status.code(), Some(0));
     assert_eq!(String::from_utf8(pinned.stdout).unwrap().trim(), desk.root());
     assert_eq!(desk.verify(&["receipt.json"]).0, 0);
     desk.write("other.json", sample::bundle(&sample::key(9)).to_json());
-    assert_eq!(desk.chimera(&["trust", "pin", "--trust", "other.json"]).output().unwrap().status.code(), Some(11));
+    assert_eq!(
+        desk.chimera(&["trust", "pin", "--trust", "other.json"])
+            .output()
+            .unwrap()
+            .status
+            .code(),
+        Some(11)
+    );
     assert_eq!(desk.verify(&["receipt.json"]).0, 0);
-    let shown = desk.chimera(&["trust", "show", "--trust", "trust.json", "-o", "json"]).output().unwrap();
+    let shown = desk
+        .chimera(&["trust", "show", "--trust", "trust.json", "-o", "json"])
+        .output()
+        .unwrap();
     let value: Value = serde_json::from_slice(&shown.stdout).unwrap();
     assert_eq!(value["root"]["keyId"], desk.root());
     assert_eq!(value["keys"].as_array().unwrap().len(), 3);
-    let table = desk.chimera(&["trust", "show", "--trust", "trust.json"]).output().unwrap();
+    let table = desk
+        .chimera(&["trust", "show", "--trust", "trust.json"])
+        .output()
+        .unwrap();
     assert!(String::from_utf8(table.stdout).unwrap().contains("Sealing"));
 }
 
@@ -234,7 +320,11 @@ fn an_exported_object_verifies_as_json_and_as_yaml() {
     let (code, out, err) = desk.verify(&["object.yaml", "--trust", "trust.json"]);
     assert_eq!(code, 0, "{out}{err}");
     object["spec"]["envelope"] = serde_json::from_str(object["spec"]["envelope"].as_str().unwrap()).unwrap();
-    assert_eq!(verify_object(&desk, &object).0, 0, "an envelope unpacked into an object");
+    assert_eq!(
+        verify_object(&desk, &object).0,
+        0,
+        "an envelope unpacked into an object"
+    );
 }
 
 #[test]
@@ -259,7 +349,15 @@ fn an_object_that_says_other_than_what_is_signed_ends_with_12() {
         ("/spec/startedAt", json!("2026-03-01T11:00:00Z")),
         ("/spec/finishedAt", json!("2026-03-01T13:00:00Z")),
         ("/spec/gpuSeconds", json!(0)),
-        ("/spec/mu", json!(good["spec"]["mu"].as_str().unwrap().replace(".olleh yaS", ".olleh yaZ"))),
+        (
+            "/spec/mu",
+            json!(
+                good["spec"]["mu"]
+                    .as_str()
+                    .unwrap()
+                    .replace(".olleh yaS", ".olleh yaZ")
+            ),
+        ),
     ] {
         let mut object = good.clone();
         *object.pointer_mut(pointer).unwrap() = value;
@@ -273,7 +371,11 @@ fn a_damaged_object_ends_with_10_and_a_foreign_one_with_2() {
     let desk = Desk::new(Sample::success());
     let good = object(&desk.sample);
     let mut damaged = good.clone();
-    let envelope = bent(good["spec"]["envelope"].as_str().unwrap().as_bytes(), "payload", 500);
+    let envelope = bent(
+        good["spec"]["envelope"].as_str().unwrap().as_bytes(),
+        "payload",
+        500,
+    );
     damaged["spec"]["envelope"] = json!(String::from_utf8(envelope).unwrap());
     assert_eq!(verify_object(&desk, &damaged).0, 10);
     desk.write("cut.json", &serde_json::to_vec(&good).unwrap()[..9000]);
@@ -284,4 +386,24 @@ fn a_damaged_object_ends_with_10_and_a_foreign_one_with_2() {
     let mut empty = good;
     empty["spec"] = json!({});
     assert_eq!(verify_object(&desk, &empty).0, 2);
+}
+
+#[test]
+fn a_bit_flipped_anywhere_in_the_payload_of_an_exported_object_ends_with_10() {
+    let desk = Desk::new(Sample::success());
+    let object = object(&desk.sample);
+    let files = [serde_json::to_vec(&object).unwrap(), serde_saphyr::to_string(&object).unwrap().into_bytes()];
+    for file in files {
+        let text = String::from_utf8(file.clone()).unwrap();
+        let longest = desk.sample.envelope().to_json();
+        let base64 = longest.split('"').max_by_key(|part| part.len()).unwrap().to_owned();
+        let start = text.find(&base64).unwrap();
+        for (step, place) in (start..start + base64.len()).step_by(base64.len() / 40).enumerate() {
+            let mut bent = file.clone();
+            bent[place] ^= 1 << (step % 8);
+            desk.write("bent", &bent);
+            let (code, out, _) = desk.verify(&["bent", "--trust", "trust.json"]);
+            assert_eq!(code, 10, "byte {place} bit {}: {out}", step % 8);
+        }
+    }
 }
