@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::exit_code::ExitCode;
+use crate::output;
 
 /// An error as the user reads it.
 #[derive(Debug)]
@@ -83,8 +84,14 @@ impl fmt::Display for Error {
         use anstyle::{AnsiColor, Style};
         let red = AnsiColor::Red.on_default().bold();
         let bold = Style::new().bold();
-        write!(out, "{red}error{red:#}{bold}:{bold:#} {}", self.message)?;
-        if let Some(hint) = &self.hint {
+        // Messages quote documents and servers; neither may control the terminal.
+        let harmless = |text: &str| text.lines().map(output::harmless).collect::<Vec<_>>().join("\n");
+        write!(
+            out,
+            "{red}error{red:#}{bold}:{bold:#} {}",
+            harmless(&self.message)
+        )?;
+        if let Some(hint) = self.hint.as_deref().map(harmless) {
             let cyan = AnsiColor::Cyan.on_default().bold();
             write!(out, "\n{cyan}hint{cyan:#}: {hint}")?;
         }

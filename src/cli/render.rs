@@ -3,6 +3,8 @@
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use maml::{Diagnostic, Severity};
 
+use crate::output;
+
 /// Findings about `source`, which the user knows as `path`.
 pub fn findings(path: &str, source: &str, diagnostics: &[Diagnostic]) -> String {
     let renderer = Renderer::styled();
@@ -22,11 +24,11 @@ pub fn findings(path: &str, source: &str, diagnostics: &[Diagnostic]) -> String 
             .path(path)
             .annotation(AnnotationKind::Primary.span(span));
         let mut group = level
-            .primary_title(found.message.as_str())
+            .primary_title(output::harmless(&found.message))
             .id(found.code.as_str())
             .element(snippet);
         if let Some(hint) = &found.hint {
-            group = group.element(Level::HELP.message(hint.as_str()));
+            group = group.element(Level::HELP.message(output::harmless(hint)));
         }
         text.push_str(&renderer.render(&[group]));
         text.push_str("\n\n");

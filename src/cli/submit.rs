@@ -234,12 +234,16 @@ async fn follow(workflows: Api<MamlWorkflow>, name: &str) -> Result<MamlWorkflow
     .await
 }
 
+/// The state in a few words. What it waits for is the news, not that it waits.
 fn progress(workflow: &MamlWorkflow) -> String {
-    let phase = status::phase(workflow);
     let head = workflow.status.as_ref().and_then(|status| status.head.as_ref());
-    match head {
-        Some(head) if !cluster::is_complete(workflow) => format!("{phase} on {}", head.name),
-        _ => phase,
+    match (status::phase(workflow), head) {
+        (phase, _) if cluster::is_complete(workflow) => phase,
+        (phase, Some(head)) => format!("{phase} on {}", head.name),
+        (phase, None) => match crate::why::explain(workflow, &[]).reason {
+            reason if reason == phase => phase,
+            reason => format!("{phase}: {reason}"),
+        },
     }
 }
 

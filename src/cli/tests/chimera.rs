@@ -85,6 +85,27 @@ fn no_color_is_obeyed_even_when_colour_is_forced() {
 }
 
 #[test]
+fn a_document_cannot_control_the_terminal() {
+    let text = GOOD
+        .replace("type: workflow", "type: workflow\n\"\\e]0;own\\a\\e[2J\": 1")
+        .replace("x = 1", "\u{1b}[2Jx = 1");
+    for arguments in [["lint", "-"], ["submit", "-"]] {
+        let output = chimera()
+            .args(arguments)
+            .env("CLICOLOR_FORCE", "1")
+            .write_stdin(text.clone())
+            .output()
+            .unwrap();
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(
+            !shown.contains("\u{1b}]") && !shown.contains("\u{1b}[2J"),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
 fn json_and_sarif_are_valid_and_complete() {
     let folder = Folder::with(&[("bad.maml.md", BAD), ("good.maml.md", GOOD)]);
     let lint = |format: &str| -> Value {
