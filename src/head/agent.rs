@@ -2,8 +2,9 @@
 
 use crate::admission::{self, Head, Refusal};
 use crate::attestation::{self, Machine};
+use crate::consumption::Consumption;
 use crate::environment;
-use crate::execution::{Block, Happening, Job, Outcome, execute, failure, reason};
+use crate::execution::{Block, Happening, Job, Outcome, Place, execute, failure, reason};
 use crate::folder::Folders;
 use crate::journal::{Journal, Stream};
 use crate::runs::{Entry, Keep, Registry, Run};
@@ -49,6 +50,8 @@ pub struct Setup {
     pub keep: Keep,
     /// The zygote.
     pub zygote: Configuration,
+    /// What a run's processes may use together.
+    pub together: Consumption,
     /// Image and devices.
     pub machine: Machine,
 }
@@ -60,6 +63,7 @@ pub struct Agent {
     key: SigningKey,
     machine: Machine,
     zygote: Zygote,
+    together: Consumption,
     folders: Folders,
     registry: Registry,
     workers: usize,
@@ -91,6 +95,7 @@ impl Agent {
             machine: setup.machine,
             folders: Folders::open(&setup.runs).map_err(Error::Folders)?,
             zygote: Zygote::start(setup.zygote),
+            together: setup.together,
             registry: Registry::new(setup.workers, setup.keep),
             workers: setup.workers,
             token: AtomicU64::new(0),
@@ -194,6 +199,14 @@ impl Agent {
         let _ = timeout(Duration::from_secs(2), running.wait_for(|running| *running == 0)).await;
     }
 
+    fn place(&self) -> Place<'_> {
+        Place {
+            zygote: &self.zygote,
+            folders: &self.folders,
+            together: self.together,
+        }
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
@@ -225,7 +238,7 @@ impl Agent {
             None => {
                 let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
                 let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
-                let outcome = execute(&self.zygote, &self.folders, &job, run.stopped(), |happening| {
+                let outcome = execute(self.place(), &job, run.stopped(), |happening| {
                     if let Happening::Printed(stream, data) = &happening {
                         match stream {
                             Stream::Stdout => stdout.take(data),
@@ -300,7 +313,7 @@ impl Agent {
             time_limit: CANARY_LIMIT,
         };
         let (_keep, stop) = watch::channel(None);
-        let outputs = execute(&self.zygote, &self.folders, &job, stop, |_| {}).await.result?;
+        let outputs = execute(self.place(), &job, stop, |_| {}).await.result?;
         if outputs == br#"{"answer":45}"# {
             Ok(())
         } else {

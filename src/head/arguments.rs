@@ -2,6 +2,7 @@
 
 use crate::agent::Setup;
 use crate::attestation::Machine;
+use crate::consumption::Consumption;
 use crate::environment::{devices, image_digest};
 use crate::policy::{self, Limits, Policy};
 use crate::runs::Keep;
@@ -34,14 +35,14 @@ pub struct Arguments {
     /// Folder for the runs; it is emptied at start.
     #[arg(long, default_value = "/tmp/runs")]
     pub runs: PathBuf,
-    /// Memory of each process of a run beyond what the warm interpreter holds, in MiB.
+    /// Memory of a run beyond what the warm interpreter holds, in MiB.
     #[arg(long, default_value_t = 2048)]
     pub run_memory_mib: u64,
     /// Longest file that a run may write, in MiB.
     #[arg(long, default_value_t = 1024)]
     pub run_file_mib: u64,
-    /// Processes and threads; the kernel counts all that the pod's user has on the node.
-    #[arg(long, default_value_t = 1024)]
+    /// Processes and threads of one run.
+    #[arg(long, default_value_t = 256)]
     pub run_processes: u64,
     /// Landlock ABI that the kernel must offer. Below 6, runs of one head could signal one another.
     #[arg(long, default_value_t = 6)]
@@ -76,7 +77,7 @@ impl Arguments {
             memory: self.run_memory_mib << 20,
             file: self.run_file_mib << 20,
             descriptors: 1024,
-            processes: self.run_processes,
+            processes: self.run_processes.saturating_mul(16),
         };
         let inherited: BTreeMap<String, OsString> = INHERITED
             .iter()
@@ -100,6 +101,10 @@ impl Arguments {
                 preload: self.preload.clone(),
                 policy: Policy::new(limits, self.minimum_landlock, of_runs)?,
                 environment: inherited,
+            },
+            together: Consumption {
+                tasks: self.run_processes,
+                memory: limits.memory,
             },
             machine: Machine {
                 image_digest: image_digest(self.image.as_deref()),

@@ -3,8 +3,9 @@
 //! The control socket and both pipes are in the hands of user code. Whatever arrives is bounded, and believed only as
 //! what this run says of itself. Nothing here knows gRPC, grants or signatures.
 
+use crate::consumption::{self, Consumption};
 use crate::folder::{Folders, remove_tree};
-use crate::zygote::{Ending, Order, Zygote};
+use crate::zygote::{Ending, Order, State, Zygote};
 use crypto::DigestSet;
 use crypto::attestation::{BlockResult, BlockState, RunError, StreamDigest};
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
 /// The outputs of a run, at most.
 pub const LONGEST_OUTPUTS: usize = 8 << 20;
@@ -31,6 +32,9 @@ const LONGEST_MESSAGE: usize = 64 << 10;
 const LONGEST_TEXT: usize = 8 << 10;
 /// From the kill to the end of the last process.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// Short runs are never looked at.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Reasons of failed runs, as they stand in attestations and conditions.
 pub mod reason {
@@ -42,6 +46,8 @@ pub mod reason {
     pub const OUT_OF_MEMORY: &str = "OutOfMemory";
     /// The run printed without end.
     pub const OUTPUT_LIMIT_EXCEEDED: &str = "OutputLimitExceeded";
+    /// The run started more processes and threads than it may have.
+    pub const PROCESS_LIMIT_EXCEEDED: &str = "ProcessLimitExceeded";
     /// The outputs are not JSON, or too large.
     pub const INVALID_OUTPUT: &str = "InvalidOutput";
     /// A signal ended the run.
@@ -116,10 +122,20 @@ pub struct Outcome {
     pub elapsed: Duration,
 }
 
+/// Where runs are carried out.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Forks their children.
+    pub zygote: &'a Zygote,
+    /// Holds their folders.
+    pub folders: &'a Folders,
+    /// What the processes of one run may use together.
+    pub together: Consumption,
+}
+
 /// Runs `job` and tells `sink` what happens. `stop` ends the run with the cause that is put into it.
 pub async fn execute(
-    zygote: &Zygote,
-    folders: &Folders,
+    place: Place<'_>,
     job: &Job,
     mut stop: watch::Receiver<Option<RunError>>,
     mut sink: impl FnMut(Happening) + Send,
@@ -127,10 +143,10 @@ pub async fn execute(
     let (started_at, began) = (Timestamp::now(), Instant::now());
     let mut progress = Progress::of(job);
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
-    let result = match begin(zygote, folders, job) {
+    let result = match begin(place, job) {
         Ok(mut running) => {
             let result = running
-                .follow(job, zygote, &mut stop, &mut progress, [&mut stdout, &mut stderr], &mut sink)
+                .follow(job, place, &mut stop, &mut progress, [&mut stdout, &mut stderr], &mut sink)
                 .await;
             running.clean_up().await;
             result
@@ -174,7 +190,7 @@ struct Running {
     stderr: pipe::Receiver,
 }
 
-fn begin(zygote: &Zygote, folders: &Folders, job: &Job) -> io::Result<Running> {
+fn begin(place: Place<'_>, job: &Job) -> io::Result<Running> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let (stdout, stdout_writer) = io::pipe()?;
@@ -184,8 +200,8 @@ fn begin(zygote: &Zygote, folders: &Folders, job: &Job) -> io::Result<Running> {
         pipe::Receiver::from_owned_fd(stderr.into())?,
     );
     let control = UnixStream::from_std(ours)?;
-    let folder = folders.make()?;
-    let child = zygote.fork(Order {
+    let folder = place.folders.make()?;
+    let child = place.zygote.fork(Order {
         folder: folder.clone(),
         // A second line behind the time limit: each process may use every core for all of it.
         cpu_seconds: (job.time_limit.as_secs() + 1).saturating_mul(cores()),
@@ -211,7 +227,7 @@ impl Running {
     async fn follow(
         &mut self,
         job: &Job,
-        zygote: &Zygote,
+        place: Place<'_>,
         stop: &mut watch::Receiver<Option<RunError>>,
         progress: &mut Progress,
         [stdout, stderr]: [&mut Kept; 2],
@@ -225,6 +241,8 @@ impl Running {
         });
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
+        let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut out, mut err) = (Frames::default(), Vec::with_capacity(8 << 10), Vec::with_capacity(8 << 10));
         let (mut control_open, mut out_open, mut err_open) = (true, true, true);
@@ -233,7 +251,7 @@ impl Running {
         let mut verdict: Option<Result<Vec<u8>, RunError>> = None;
         let mut stop_open = true;
         while ending.is_none() || control_open || out_open || err_open {
-            let mut fatal = None;
+            let (mut fatal, mut look) = (None, false);
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
                     control_open = matches!(read, Ok(1..));
@@ -278,15 +296,21 @@ impl Running {
                     let seconds = job.time_limit.as_secs();
                     fatal = Some(failure(reason::TIMED_OUT, format!("the run took longer than {seconds} s")));
                 }
+                _ = looks.tick(), if kill_deadline.is_none() && ending.is_none() => {
+                    look = true;
+                }
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
                 },
                 () = sleep_until(kill_deadline.unwrap_or(deadline)), if kill_deadline.is_some() => {
                     tracing::error!("a run's processes did not end when they were killed");
-                    zygote.replace();
+                    place.zygote.replace();
                     break;
                 }
+            }
+            if look {
+                fatal = over_limit(place, self.child.group()).await;
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -308,6 +332,27 @@ impl Running {
             tracing::error!(%error, "a run's folder cannot be removed");
         }
     }
+}
+
+/// Whether the run's processes use too much together.
+async fn over_limit(place: Place<'_>, group: Option<i32>) -> Option<RunError> {
+    let group = group?;
+    let inherited = match &*place.zygote.state().borrow() {
+        State::Ready(ready) => ready.anonymous,
+        _ => return None,
+    };
+    let used = tokio::task::spawn_blocking(move || consumption::of_group(group, inherited)).await;
+    let Ok(Ok(used)) = used else {
+        return None;
+    };
+    if used.tasks > place.together.tasks {
+        let message = format!("the run had more than {} processes and threads", place.together.tasks);
+        return Some(failure(reason::PROCESS_LIMIT_EXCEEDED, message));
+    }
+    (used.memory > place.together.memory).then(|| {
+        let message = format!("the run's processes used more than {} MiB together", place.together.memory >> 20);
+        failure(reason::OUT_OF_MEMORY, message)
+    })
 }
 
 /// Why a run ended that did not say so itself.
@@ -608,7 +653,6 @@ impl Frames {
 
 /// Waits for `zygote` to be ready, for tests and for programs that run one document.
 pub async fn wait_until_ready(zygote: &Zygote, limit: Duration) -> Result<std::sync::Arc<crate::zygote::Ready>, String> {
-    use crate::zygote::State;
     let mut state = zygote.state();
     let waited = timeout(limit, state.wait_for(|state| !matches!(state, State::Starting))).await;
     match waited {

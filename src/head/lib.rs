@@ -8,6 +8,7 @@ pub mod admission;
 pub mod agent;
 pub mod arguments;
 pub mod attestation;
+pub mod consumption;
 pub mod environment;
 pub mod execution;
 pub mod folder;

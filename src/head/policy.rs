@@ -29,7 +29,8 @@ pub struct Limits {
     pub file: u64,
     /// Open descriptors of each process.
     pub descriptors: u64,
-    /// Processes and threads. The kernel counts all of the user's, those of other runs and of the agent too.
+    /// Processes and threads that the kernel lets a run's user have: it counts those of other runs, of the agent and of
+    /// other pods with the same user too, so this is a brake for the node and no limit for a run.
     pub processes: u64,
 }
 
@@ -157,6 +158,7 @@ const NAMESPACES: u64 = constant(
 /// setsid and setpgid: every descendant stays in the run's process group, so that one signal ends them all.
 /// chmod and chown by path, inotify: landlock does not restrict them, and all runs have the same user.
 /// System V IPC and POSIX message queues outlive their processes.
+/// memfd: memory that no resource limit counts.
 const REFUSED: &[i64] = &[
     libc::SYS_socket,
     libc::SYS_connect,
@@ -244,6 +246,8 @@ const REFUSED: &[i64] = &[
     libc::SYS_sched_setscheduler,
     libc::SYS_sched_setparam,
     libc::SYS_sched_setattr,
+    libc::SYS_memfd_create,
+    libc::SYS_memfd_secret,
     libc::SYS_migrate_pages,
     libc::SYS_move_pages,
     libc::SYS_personality,
@@ -311,7 +315,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_listxattr,
     libc::SYS_llistxattr,
     libc::SYS_flistxattr,
-    libc::SYS_memfd_create,
     // Waiting.
     libc::SYS_ppoll,
     libc::SYS_pselect6,

@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Interest};
 use tokio::net::UnixStream;
@@ -71,6 +71,8 @@ pub struct Ready {
     pub landlock_abi: u32,
     /// The resource limits of its children, by setrlimit's names.
     pub limits: BTreeMap<String, u64>,
+    /// Anonymous memory that each child shares with it at first, in bytes.
+    pub anonymous: u64,
 }
 
 /// Where the zygote stands.
@@ -115,11 +117,17 @@ pub enum Ending {
 pub struct Child {
     token: u64,
     requests: mpsc::UnboundedSender<Request>,
+    group: Arc<AtomicI32>,
     /// Resolves when no process of the run is left.
     pub ended: oneshot::Receiver<Ending>,
 }
 
 impl Child {
+    /// The process group of the run, once it is forked.
+    pub fn group(&self) -> Option<i32> {
+        Some(self.group.load(Ordering::Acquire)).filter(|group| *group > 0)
+    }
+
     /// Ends every process of the run.
     pub fn kill(&self) {
         // A zygote that is gone has taken its children with it.
@@ -157,11 +165,14 @@ impl Zygote {
     pub fn fork(&self, order: Order) -> Child {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
         let (sender, ended) = oneshot::channel();
+        let group = Arc::new(AtomicI32::new(0));
+        let known = group.clone();
         // Fails only when the supervisor is gone; then the sender is dropped, which reads as lost too.
-        let _ = self.requests.send(Request::Fork { token, order, ended: sender });
+        let _ = self.requests.send(Request::Fork { token, order, group: known, ended: sender });
         Child {
             token,
             requests: self.requests.clone(),
+            group,
             ended,
         }
     }
@@ -177,6 +188,7 @@ enum Request {
     Fork {
         token: u64,
         order: Order,
+        group: Arc<AtomicI32>,
         ended: oneshot::Sender<Ending>,
     },
     Kill(u64),
@@ -229,7 +241,8 @@ struct Session {
 }
 
 struct Run {
-    group: Option<i32>,
+    /// Zero until the run is forked.
+    group: Arc<AtomicI32>,
     ended: oneshot::Sender<Ending>,
 }
 
@@ -281,7 +294,7 @@ impl Session {
         // The kernel kills the children of a zygote that dies, but not their own children.
         let _ = self.process.kill().await;
         for run in self.runs.values() {
-            if let Some(group) = run.group.and_then(rustix::process::Pid::from_raw) {
+            if let Some(group) = rustix::process::Pid::from_raw(run.group.load(Ordering::Acquire)) {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
                 while let Ok(Some(_)) = rustix::process::waitpgid(group, rustix::process::WaitOptions::NOHANG) {}
             }
@@ -316,8 +329,8 @@ impl Session {
                         }
                     }
                     Some(Request::Fork { ended, .. }) if !ready => drop(ended.send(Ending::Lost)),
-                    Some(Request::Fork { token, order, ended }) => {
-                        self.runs.insert(token, Run { group: None, ended });
+                    Some(Request::Fork { token, order, group, ended }) => {
+                        self.runs.insert(token, Run { group, ended });
                         let request = ToZygote::Run { token, folder: &order.folder, cpu: order.cpu_seconds };
                         let descriptors = [&order.control, &order.stdout, &order.stderr];
                         if let Err(error) = self.send(&request, &descriptors).await {
@@ -333,21 +346,22 @@ impl Session {
                     };
                     match serde_json::from_slice(&buffer[..length]) {
                         Ok(FromZygote::Packages { packages }) => self.ready.packages.extend(packages),
-                        Ok(FromZygote::Ready { interpreter, landlock, limits }) => {
+                        Ok(FromZygote::Ready { interpreter, landlock, limits, anonymous }) => {
                             ready = true;
                             last_answer = Instant::now();
                             let told = Ready {
                                 interpreter,
                                 landlock_abi: landlock,
                                 limits,
+                                anonymous,
                                 packages: std::mem::take(&mut self.ready.packages),
                             };
                             state.send_replace(State::Ready(Arc::new(told)));
                         }
                         Ok(FromZygote::Failed { message }) => return Some(message),
                         Ok(FromZygote::Started { token, pid }) => {
-                            if let Some(run) = self.runs.get_mut(&token) {
-                                run.group = Some(pid);
+                            if let Some(run) = self.runs.get(&token) {
+                                run.group.store(pid, Ordering::Release);
                             }
                         }
                         Ok(FromZygote::Ended { token, code, signal }) => {
@@ -444,7 +458,7 @@ enum ToZygote<'a> {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum FromZygote {
     Packages { packages: BTreeMap<String, String> },
-    Ready { interpreter: String, landlock: u32, limits: BTreeMap<String, u64> },
+    Ready { interpreter: String, landlock: u32, limits: BTreeMap<String, u64>, anonymous: u64 },
     Failed { message: String },
     Started { token: u64, pid: i32 },
     Ended { token: u64, code: Option<i32>, signal: Option<i32> },

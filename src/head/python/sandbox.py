@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import fcntl
 import os
 import random
 import resource
@@ -18,6 +19,7 @@ import sys
 from typing import Any
 
 CONTROL = 3
+FIRST_PATH = 64
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -107,7 +109,8 @@ class Policy:
             raise ValueError("the policy has no seccomp filter")
         self.environment: dict[str, str] = policy["environment"]
         self.capabilities = os.geteuid() == 0
-        self.limits = self.absolute_limits(policy["limits"])
+        self.relative_limits: dict[str, int] = policy["limits"]
+        self.limits: dict[str, int] = {}
 
     def open_path(self, path: str, rights: int) -> None:
         try:
@@ -116,19 +119,17 @@ class Policy:
             return  # What is not there needs no rule.
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             rights &= OF_A_FILE
-        self.paths.append((descriptor, rights & self.handled))
+        # Above the numbers that a child gives to its own descriptors before it reads these.
+        high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_PATH)
+        os.close(descriptor)
+        self.paths.append((high, rights & self.handled))
 
-    @staticmethod
-    def absolute_limits(limits: dict[str, int]) -> dict[str, int]:
-        """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well."""
-        memory = limits["memory"]
-        held = {"VmSize": 0, "VmData": 0}
-        with open("/proc/self/status", encoding="ascii") as status:
-            for line in status:
-                name, _, value = line.partition(":")
-                if name in held:
-                    held[name] = int(value.split()[0]) * 1024
-        return {
+    def fix_limits(self) -> None:
+        """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well. To be
+        called once the modules are imported."""
+        limits, memory = self.relative_limits, self.relative_limits["memory"]
+        held = memory_held()
+        self.limits = {
             "data": held["VmData"] + memory,
             # Address space bounds shared anonymous memory, which `data` does not count. Libraries that a run maps
             # and the stacks of its threads need addresses, but no memory: hence the gigabyte beside it.
@@ -138,6 +139,17 @@ class Policy:
             "nproc": limits["processes"],
             "core": 0,
         }
+
+
+def memory_held() -> dict[str, int]:
+    """What this process has of each sort of memory, in bytes."""
+    held = {"VmSize": 0, "VmData": 0, "RssAnon": 0}
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+        for line in status:
+            name, _, value = line.partition(":")
+            if name in held:
+                held[name] = int(value.split()[0]) * 1024
+    return held
 
 
 def take_descriptors(fds: list[int]) -> int:

@@ -181,6 +181,7 @@ def main(configuration: dict[str, Any]) -> None:
         policy = sandbox.Policy(configuration["policy"], interpreter_folders())
         for module in configuration["preload"]:
             importlib.import_module(module)
+        policy.fix_limits()
         zygote = Zygote(agent, policy)
         ready = {
             "event": "ready",
@@ -188,6 +189,7 @@ def main(configuration: dict[str, Any]) -> None:
             "packages": packages(),
             "landlock": policy.landlock_abi,
             "limits": policy.limits,
+            "anonymous": sandbox.memory_held()["RssAnon"],
         }
     except BaseException as error:  # noqa: BLE001 - told to the agent, which decides when to try again
         traceback.print_exc()

@@ -1,0 +1,74 @@
+//! What all processes of a run use together: the kernel's own limits hold for each process alone, and no cgroup is
+//! writable in a restricted pod. Read from /proc every so often, so a burst may pass before it is seen.
+
+use std::fs;
+use std::io;
+
+/// One look at a process group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Consumption {
+    /// Processes and threads.
+    pub tasks: u64,
+    /// Resident memory that is backed by no file, beyond what each process shares with the zygote, in bytes.
+    pub memory: u64,
+}
+
+/// Adds up the processes of `group`. `inherited` is the anonymous memory that each began with.
+pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
+    let mut total = Consumption::default();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+            continue;
+        };
+        // Processes come and go meanwhile: one that cannot be read is gone.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let Some(threads) = threads_in_group(&stat, group) else {
+            continue;
+        };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        total.tasks += threads;
+        total.memory += kilobytes(&status, "RssAnon:").saturating_mul(1024).saturating_sub(inherited)
+            + kilobytes(&status, "RssShmem:") * 1024;
+    }
+    Ok(total)
+}
+
+/// The number of threads, if the process belongs to the group: proc_pid_stat(5), fields 5 and 20.
+fn threads_in_group(stat: &str, group: i32) -> Option<u64> {
+    // The name in parentheses is the user's and may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    if fields.nth(2)?.parse::<i32>().ok()? != group {
+        return None;
+    }
+    fields.nth(14)?.parse().ok()
+}
+
+fn kilobytes(status: &str, name: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_process_cannot_hide_its_group() {
+        let stat = "7 (a) S 1 1 1) R 3 42 42 0 -1 4194304 90 0 0 0 0 0 0 0 20 0 5 0 100 0 0";
+        assert_eq!(threads_in_group(stat, 42), Some(5));
+        assert_eq!(threads_in_group(stat, 1), None);
+    }
+
+    #[test]
+    fn this_process_is_found_in_its_group() {
+        let group = rustix::process::getpgrp().as_raw_nonzero().get();
+        let own = of_group(group, 0).unwrap();
+        assert!(own.tasks >= 1 && own.memory > 0, "{own:?}");
+    }
+}
