@@ -16,7 +16,17 @@ pub const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// A failed call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// The API server answered with an error, or the connection broke.
+    /// The API server answered with an error.
+    #[error("{action}: {message} ({status})")]
+    Refused {
+        /// What was being done.
+        action: &'static str,
+        /// HTTP status.
+        status: u16,
+        /// The API server's own words.
+        message: String,
+    },
+    /// The connection broke, or the answer could not be read.
     #[error("{action}")]
     Failed {
         /// What was being done.
@@ -37,11 +47,8 @@ impl CallError {
     /// The HTTP status, when the API server answered with one.
     pub fn status(&self) -> Option<u16> {
         match self {
-            Self::Failed { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            Self::TimedOut { .. } => None,
+            Self::Refused { status, .. } => Some(*status),
+            Self::Failed { .. } | Self::TimedOut { .. } => None,
         }
     }
 
@@ -63,6 +70,10 @@ pub async fn call<T>(
 ) -> Result<T, CallError> {
     match tokio::time::timeout(CALL_DEADLINE, request).await {
         Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(refusal))) => {
+            let kube::core::Status { code, message, .. } = *refusal;
+            Err(CallError::Refused { action, status: code, message })
+        }
         Ok(Err(source)) => Err(CallError::Failed { action, source: Box::new(source) }),
         Err(_) => Err(CallError::TimedOut { action }),
     }

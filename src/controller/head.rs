@@ -183,8 +183,7 @@ async fn refusal(pods: &Api<Pod>, name: &str, head: &ChimeraHead, error: &CallEr
         let message = format!("pod {name} exists and belongs to something else; delete or rename it");
         return (reasons::NAME_TAKEN, message);
     }
-    let cause = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-    (reasons::PODS_REFUSED, cause)
+    (reasons::PODS_REFUSED, error.to_string())
 }
 
 /// Keeps the fleet in step with a pod: joined while it runs, left when it is gone.

@@ -103,11 +103,6 @@ pub async fn ensure_identity(context: &Context, namespace: &str) -> Result<(), I
     Ok(())
 }
 
-/// Forgets what is known of a namespace's identity, so that it is looked at again.
-pub fn forget_identity(context: &Context, namespace: &str) {
-    context.identities.0.lock().unwrap_or_else(PoisonError::into_inner).remove(namespace);
-}
-
 /// Until when a stored identity is good; `None` when it must be replaced now.
 fn lasts_until(secret: &Secret, authority: &Authority, root_pem: &str, now: Timestamp) -> Option<Timestamp> {
     let data = secret.data.as_ref()?;

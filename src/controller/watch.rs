@@ -8,7 +8,7 @@ use std::{
     fmt::Debug,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -43,7 +43,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Pulse {
     /// Kind and scope, for a person.
     pub name: String,
-    listed: AtomicBool,
     started: Instant,
     /// Milliseconds from `started` to the last answer.
     answered: AtomicU64,
@@ -53,7 +52,6 @@ impl Pulse {
     fn new(name: String) -> Arc<Self> {
         Arc::new(Self {
             name,
-            listed: AtomicBool::new(false),
             started: Instant::now(),
             answered: AtomicU64::new(0),
         })
@@ -63,11 +61,6 @@ impl Pulse {
     pub fn beat(&self) {
         let millis = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.answered.store(millis, Ordering::Relaxed);
-    }
-
-    /// Whether the first list is complete.
-    pub fn is_ready(&self) -> bool {
-        self.listed.load(Ordering::Relaxed)
     }
 
     /// The time since the API server last answered, or since the start while it never did. A watch in good health is
@@ -129,7 +122,6 @@ where
     };
     let (reader, mut writer) = store::<K>();
     let watch = watcher(api, selection.timeout(WATCH_SECONDS));
-    let complete = Arc::clone(&pulse);
     let changes = without_errors(watch, Arc::clone(&pulse), Arc::clone(metrics))
         .filter_map(|event| std::future::ready(readable(event)))
         .filter_map(move |event| {
@@ -137,11 +129,7 @@ where
             std::future::ready(match event {
                 Event::Apply(object) | Event::InitApply(object) => Some(Change::Applied(object)),
                 Event::Delete(object) => Some(Change::Deleted(object)),
-                Event::Init => None,
-                Event::InitDone => {
-                    complete.listed.store(true, Ordering::Relaxed);
-                    None
-                }
+                Event::Init | Event::InitDone => None,
             })
         })
         .boxed();

@@ -1,0 +1,82 @@
+# The commands of the README. Everything that is built or downloaded lives in the user's cache folder, never here.
+# With KUBECONFIG set, the cluster that it names is used instead of the local one.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chimera
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+STATIC := x86_64-unknown-linux-musl
+PROGRAMS := chimera-controller chimera-head chimera
+BIN := $(CACHE)/static/$(STATIC)/release
+
+.PHONY: help
+help: ## What can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: demo
+demo: install ## From nothing to a verified receipt, with the time of each step
+	@e2e/demo "$(BIN)/chimera"
+
+.PHONY: test
+test: check unit chart install e2e ## Everything that has to hold, on a real cluster
+
+.PHONY: bench
+bench: install ## Run latency and throughput on the cluster
+	@source e2e/environment
+	cargo run -q -p e2e --bin bench
+	cargo bench -q -p chimera-crypto
+
+.PHONY: generate
+generate: tools ## Writes crds/, the chart's copies, manifests/ and docs/reference/
+	@source e2e/environment
+	cargo xtask generate
+
+.PHONY: cluster-up
+cluster-up: ## A local Kubernetes; at once when it is up
+	@e2e/cluster/up >/dev/null
+
+.PHONY: cluster-down
+cluster-down: ## Ends the local Kubernetes and leaves nothing behind
+	@e2e/cluster/down
+
+.PHONY: images
+images: programs ## Builds the container images and imports them into the local cluster
+	@e2e/timed "images" images/build "$(BIN)"
+
+.PHONY: check
+check: tools ## Format, lints, licences and advisories, generated files, dependency rules
+	@cargo fmt --all --check
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	e2e/dependencies
+	cargo deny --log-level error check
+	cargo xtask check
+
+.PHONY: unit
+unit: tools ## Tests that need no cluster
+	@cargo test -q --workspace --exclude e2e
+
+.PHONY: chart
+chart: tools ## Renders the chart and checks its rules
+	@source e2e/environment
+	charts/chimera/tests/run
+
+.PHONY: install
+install: images ## Installs or upgrades the chart in the cluster
+	@e2e/timed "chart" e2e/install "$(BIN)"
+
+.PHONY: e2e
+e2e: install ## Tests on the cluster
+	@source e2e/environment
+	export CHIMERA_BIN="$(BIN)/chimera"
+	cargo test -q -p e2e -- --test-threads=4
+
+.PHONY: programs
+programs: tools
+	@e2e/timed "programs" cargo build -q --release --target-dir "$(CACHE)/static" --target $(STATIC) $(PROGRAMS:%=-p %)
+
+.PHONY: tools
+tools:
+	@e2e/requirements
