@@ -72,14 +72,18 @@ impl WorkflowArgs {
     pub async fn find(&self) -> Result<(Client, Api<MamlWorkflow>, MamlWorkflow), Error> {
         let client = self.cluster.connect().await?;
         let workflows: Api<MamlWorkflow> = Api::default_namespaced(client.clone());
-        let Some(workflow) = workflows.get_opt(&self.name).await? else {
-            let namespace = client.default_namespace().to_owned();
-            return Err(Error::failed(format!(
-                "there is no MamlWorkflow {} in namespace {namespace}",
-                self.name
-            ))
-            .hint("kubectl get mamlwf -A"));
-        };
+        let workflow = workflows.get(&self.name).await.map_err(|cause| match &cause {
+            // A 404 without a name in it means that the kind itself is not there.
+            kube::Error::Api(status) if status.code == 404 && status.message.contains(&self.name) => {
+                let namespace = client.default_namespace();
+                Error::failed(format!(
+                    "there is no MamlWorkflow {} in namespace {namespace}",
+                    self.name
+                ))
+                .hint("kubectl get mamlwf -A")
+            }
+            _ => cause.into(),
+        })?;
         Ok((client, workflows, workflow))
     }
 }
