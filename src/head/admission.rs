@@ -7,8 +7,7 @@ use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey}
 use head_proto::RunRequest;
 use jiff::{SignedDuration, Timestamp};
 use maml::{Language, Severity};
-use serde::de::IgnoredAny;
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -112,7 +111,9 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
         return Err(Refusal::OtherHead("the pod's UID differs"));
     }
     if grant.head.attester != head.attester {
-        return Err(Refusal::OtherHead("the attestation key differs: the agent was started again"));
+        return Err(Refusal::OtherHead(
+            "the attestation key differs: the agent was started again",
+        ));
     }
     if DigestSet::of(&request.document) != grant.document {
         return Err(Refusal::Digest("document"));
@@ -132,9 +133,10 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
 
 /// Clocks may differ, for keys as for grants.
 fn valid_around(statement: &KeyStatement, time: Timestamp) -> bool {
-    [SignedDuration::ZERO, LEEWAY, -LEEWAY]
-        .iter()
-        .any(|shift| time.checked_add(*shift).is_ok_and(|time| statement.valid_at(time)))
+    [SignedDuration::ZERO, LEEWAY, -LEEWAY].iter().any(|shift| {
+        time.checked_add(*shift)
+            .is_ok_and(|time| statement.valid_at(time))
+    })
 }
 
 impl Admitted {
@@ -147,7 +149,11 @@ impl Admitted {
                 seen: seen_token,
             });
         }
-        if now < grant.not_before.saturating_sub(LEEWAY).unwrap_or(grant.not_before)
+        if now
+            < grant
+                .not_before
+                .saturating_sub(LEEWAY)
+                .unwrap_or(grant.not_before)
             || now > grant.expires.saturating_add(LEEWAY).unwrap_or(grant.expires)
         {
             return Err(Refusal::NotNow(grant.not_before, grant.expires, now));
@@ -161,16 +167,19 @@ impl Admitted {
 
 /// The document's blocks as a job; or the first block that this head cannot run.
 pub fn job(request: &RunRequest, grant: &Grant) -> Result<(Job, Option<Block>), Refusal> {
-    let source =
-        std::str::from_utf8(&request.document).map_err(|error| Refusal::Document(format!("not UTF-8: {error}")))?;
+    let source = std::str::from_utf8(&request.document)
+        .map_err(|error| Refusal::Document(format!("not UTF-8: {error}")))?;
     let document = maml::read(source).accept().map_err(|diagnostics| {
         let first = diagnostics.iter().find(|one| one.severity == Severity::Error);
         Refusal::Document(first.map_or_else(String::new, |first| {
-            format!("line {}, column {}: {}", first.start.line, first.start.column, first.message)
+            format!(
+                "line {}, column {}: {}",
+                first.start.line, first.start.column, first.message
+            )
         }))
     })?;
     let inputs = std::str::from_utf8(&request.inputs).map_err(|_| Refusal::Inputs)?;
-    serde_json::from_str::<BTreeMap<String, IgnoredAny>>(inputs).map_err(|_| Refusal::Inputs)?;
+    serde_json::from_str::<Map<String, Value>>(inputs).map_err(|_| Refusal::Inputs)?;
     let mut unsupported = None;
     let blocks = document.blocks.iter().map(|block| {
         let converted = Block {

@@ -110,7 +110,10 @@ impl Agent {
     /// Joins the run if it is known, else begins it.
     pub fn run(self: &Arc<Self>, request: RunRequest) -> Result<Arc<Run>, Status> {
         let root = self.identity.root().map_err(|error| {
-            Status::unavailable(format!("the pinned root is not readable: {}", crate::tls::chain(&error)))
+            Status::unavailable(format!(
+                "the pinned root is not readable: {}",
+                crate::tls::chain(&error)
+            ))
         })?;
         let admitted = admission::admit(&request, &root, &self.head).map_err(|refusal| refuse(&refusal))?;
         if let Some(run) = self.registry.find(&admitted.grant.run_id) {
@@ -119,7 +122,8 @@ impl Agent {
         admitted
             .begin(Timestamp::now(), self.token.load(Ordering::Acquire))
             .map_err(|refusal| refuse(&refusal))?;
-        let (job, unsupported) = admission::job(&request, &admitted.grant).map_err(|refusal| refuse(&refusal))?;
+        let (job, unsupported) =
+            admission::job(&request, &admitted.grant).map_err(|refusal| refuse(&refusal))?;
         if self.is_draining() {
             return Err(Status::unavailable("this head is draining and takes no new runs"));
         }
@@ -134,7 +138,8 @@ impl Agent {
                 self.workers
             ))),
             Entry::New(run) => {
-                self.token.fetch_max(admitted.grant.fencing_token, Ordering::AcqRel);
+                self.token
+                    .fetch_max(admitted.grant.fencing_token, Ordering::AcqRel);
                 run.add(Event::Started(Started {
                     grant: request.grant,
                     document: request.document,
@@ -142,7 +147,11 @@ impl Agent {
                 }));
                 self.changed();
                 let (agent, begun) = (self.clone(), run.clone());
-                tokio::spawn(async move { agent.carry_out(&begun, job, unsupported, admitted.digest, &ready).await });
+                tokio::spawn(async move {
+                    agent
+                        .carry_out(&begun, job, unsupported, admitted.digest, &ready)
+                        .await;
+                });
                 Ok(run)
             }
         }
@@ -157,7 +166,10 @@ impl Agent {
     pub fn cancel(&self, run_id: &str, why: &str) -> bool {
         let message = match why {
             "" => "the run was cancelled".to_owned(),
-            why => format!("the run was cancelled: {}", why.chars().take(500).collect::<String>()),
+            why => format!(
+                "the run was cancelled: {}",
+                why.chars().take(500).collect::<String>()
+            ),
         };
         self.registry.stop(run_id, failure(reason::CANCELLED, message))
     }
@@ -191,11 +203,16 @@ impl Agent {
         self.draining.store(true, Ordering::Release);
         self.changed();
         let mut running = self.registry.running();
-        if timeout(grace, running.wait_for(|running| *running == 0)).await.is_ok() {
+        if timeout(grace, running.wait_for(|running| *running == 0))
+            .await
+            .is_ok()
+        {
             return;
         }
-        self.registry
-            .stop_all(&failure(reason::HEAD_STOPPING, "the head was stopped before the run was over"));
+        self.registry.stop_all(&failure(
+            reason::HEAD_STOPPING,
+            "the head was stopped before the run was over",
+        ));
         let _ = timeout(Duration::from_secs(2), running.wait_for(|running| *running == 0)).await;
     }
 
@@ -212,7 +229,10 @@ impl Agent {
     }
 
     fn condition(&self) -> Condition {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.condition
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn set_condition(&self, condition: Condition) {
@@ -233,25 +253,24 @@ impl Agent {
         grant: DigestSet,
         ready: &Ready,
     ) {
-        let outcome = match unsupported {
-            Some(block) => refuse_language(&job, &block),
-            None => {
-                let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
-                let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
-                let outcome = execute(self.place(), &job, run.stopped(), |happening| {
-                    if let Happening::Printed(stream, data) = &happening {
-                        match stream {
-                            Stream::Stdout => stdout.take(data),
-                            Stream::Stderr => stderr.take(data),
-                        }
+        let outcome = if let Some(block) = unsupported {
+            refuse_language(&job, &block)
+        } else {
+            let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
+            let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
+            let outcome = execute(self.place(), &job, run.stopped(), |happening| {
+                if let Happening::Printed(stream, data) = &happening {
+                    match stream {
+                        Stream::Stdout => stdout.take(data),
+                        Stream::Stderr => stderr.take(data),
                     }
-                    run.add(event(&job, happening));
-                })
-                .await;
-                stdout.finish();
-                stderr.finish();
-                outcome
-            }
+                }
+                run.add(event(&job, happening));
+            })
+            .await;
+            stdout.finish();
+            stderr.finish();
+            outcome
         };
         tracing::info!(
             run_id = %run.id(),
@@ -285,7 +304,10 @@ impl Agent {
                     }
                     Err(error) => {
                         tracing::error!(reason = %error.reason, message = %error.message, "the canary failed");
-                        self.set_condition(Condition::Unready(format!("the canary failed: {}", error.message)));
+                        self.set_condition(Condition::Unready(format!(
+                            "the canary failed: {}",
+                            error.message
+                        )));
                         tokio::select! {
                             () = sleep(CANARY_PAUSE) => continue,
                             changed = state.changed() => if changed.is_err() { return } else { continue },

@@ -82,7 +82,11 @@ impl Arguments {
         let inherited: BTreeMap<String, OsString> = INHERITED
             .iter()
             .filter_map(|name| Some(((*name).to_owned(), environment(name)?)))
-            .chain(FIXED.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())))
+            .chain(
+                FIXED
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).into())),
+            )
             .collect();
         let of_runs = inherited
             .iter()
@@ -140,7 +144,9 @@ const FIXED: [(&str, &str); 6] = [
 fn module(name: &str) -> Result<String, String> {
     let part = |part: &str| {
         let mut bytes = part.bytes();
-        bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        bytes
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
             && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
     };
     if name.split('.').all(part) {
@@ -160,7 +166,10 @@ mod tests {
 
     #[test]
     fn only_names_of_modules_are_preloaded() {
-        assert_eq!(parse(&["--preload", "numpy,a.b_2"]).unwrap().preload, ["numpy", "a.b_2"]);
+        assert_eq!(
+            parse(&["--preload", "numpy,a.b_2"]).unwrap().preload,
+            ["numpy", "a.b_2"]
+        );
         for bad in ["os; x", "a..b", "1a", "a b"] {
             assert!(parse(&["--preload", bad]).is_err(), "{bad}");
         }
@@ -170,7 +179,10 @@ mod tests {
     fn interpreters_get_nothing_of_the_environment_but_what_is_listed() {
         let setup = parse(&[]).unwrap().setup(|_| Some("x".into())).unwrap();
         let names = setup.zygote.environment.keys();
-        assert!(names.into_iter().all(|name| INHERITED.contains(&name.as_str())
-            || FIXED.iter().any(|(fixed, _)| fixed == name)));
+        assert!(
+            names.into_iter().all(
+                |name| INHERITED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name)
+            )
+        );
     }
 }

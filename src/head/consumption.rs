@@ -18,7 +18,10 @@ pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
     let mut total = Consumption::default();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(pid) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
             continue;
         };
         // Processes come and go meanwhile: one that cannot be read is gone.
@@ -30,7 +33,9 @@ pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
         };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         total.tasks += threads;
-        total.memory += kilobytes(&status, "RssAnon:").saturating_mul(1024).saturating_sub(inherited)
+        total.memory += kilobytes(&status, "RssAnon:")
+            .saturating_mul(1024)
+            .saturating_sub(inherited)
             + kilobytes(&status, "RssShmem:") * 1024;
     }
     Ok(total)
@@ -50,7 +55,14 @@ fn threads_in_group(stat: &str, group: i32) -> Option<u64> {
 fn kilobytes(status: &str, name: &str) -> u64 {
     status
         .lines()
-        .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix("kB")?.trim().parse().ok())
+        .find_map(|line| {
+            line.strip_prefix(name)?
+                .trim()
+                .strip_suffix("kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
         .unwrap_or(0)
 }
 

@@ -56,7 +56,10 @@ mod tests {
 
     #[test]
     fn only_an_image_by_digest_has_one() {
-        assert_eq!(image_digest(Some("r/i:t@sha256:ab")).as_deref(), Some("sha256:ab"));
+        assert_eq!(
+            image_digest(Some("r/i:t@sha256:ab")).as_deref(),
+            Some("sha256:ab")
+        );
         assert_eq!(image_digest(Some("localhost/chimera-head-cpu:dev")), None);
     }
 }

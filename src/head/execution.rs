@@ -146,7 +146,14 @@ pub async fn execute(
     let result = match begin(place, job) {
         Ok(mut running) => {
             let result = running
-                .follow(job, place, &mut stop, &mut progress, [&mut stdout, &mut stderr], &mut sink)
+                .follow(
+                    job,
+                    place,
+                    &mut stop,
+                    &mut progress,
+                    [&mut stdout, &mut stderr],
+                    &mut sink,
+                )
                 .await;
             running.clean_up().await;
             result
@@ -244,7 +251,11 @@ impl Running {
         let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut reader, mut writer) = self.control.split();
-        let (mut frames, mut out, mut err) = (Frames::default(), Vec::with_capacity(8 << 10), Vec::with_capacity(8 << 10));
+        let (mut frames, mut out, mut err) = (
+            Frames::default(),
+            Vec::with_capacity(8 << 10),
+            Vec::with_capacity(8 << 10),
+        );
         let (mut control_open, mut out_open, mut err_open) = (true, true, true);
         let mut ending = None;
         // The first cause counts: what comes after is its consequence.
@@ -346,11 +357,17 @@ async fn over_limit(place: Place<'_>, group: Option<i32>) -> Option<RunError> {
         return None;
     };
     if used.tasks > place.together.tasks {
-        let message = format!("the run had more than {} processes and threads", place.together.tasks);
+        let message = format!(
+            "the run had more than {} processes and threads",
+            place.together.tasks
+        );
         return Some(failure(reason::PROCESS_LIMIT_EXCEEDED, message));
     }
     (used.memory > place.together.memory).then(|| {
-        let message = format!("the run's processes used more than {} MiB together", place.together.memory >> 20);
+        let message = format!(
+            "the run's processes used more than {} MiB together",
+            place.together.memory >> 20
+        );
         failure(reason::OUT_OF_MEMORY, message)
     })
 }
@@ -358,7 +375,10 @@ async fn over_limit(place: Place<'_>, group: Option<i32>) -> Option<RunError> {
 /// Why a run ended that did not say so itself.
 fn cause_of(ending: Ending, entered: bool) -> RunError {
     match ending {
-        Ending::Lost => failure(reason::INTERPRETER_LOST, "the warm interpreter was lost with this run"),
+        Ending::Lost => failure(
+            reason::INTERPRETER_LOST,
+            "the warm interpreter was lost with this run",
+        ),
         Ending::Exited(code) if !entered => failure(
             reason::SANDBOX_FAILED,
             format!("the child ended with code {code} before the sandbox was in force"),
@@ -367,7 +387,9 @@ fn cause_of(ending: Ending, entered: bool) -> RunError {
             reason::INTERPRETER_EXITED,
             format!("the interpreter ended with code {code} before the document did"),
         ),
-        Ending::Signalled(libc::SIGXCPU) => failure(reason::TIMED_OUT, "the run used more CPU time than it may"),
+        Ending::Signalled(libc::SIGXCPU) => {
+            failure(reason::TIMED_OUT, "the run used more CPU time than it may")
+        }
         Ending::Signalled(signal) => failure(reason::KILLED, format!("the run was ended by signal {signal}")),
     }
 }
@@ -412,18 +434,30 @@ impl Progress {
             Said::Message(Message::Refused { message }) if first => {
                 return Some(Err(failure(reason::SANDBOX_FAILED, plain(&message))));
             }
-            Said::Message(Message::Block { index, state: Step::Running }) => {
+            Said::Message(Message::Block {
+                index,
+                state: Step::Running,
+            }) => {
                 if index == self.done && index < self.blocks.len() && self.current.is_none() {
                     self.current = Some((index, Instant::now()));
                     sink(Happening::Began(index));
                 }
             }
-            Said::Message(Message::Block { index, state: Step::Succeeded }) => {
+            Said::Message(Message::Block {
+                index,
+                state: Step::Succeeded,
+            }) => {
                 if self.current.is_some_and(|(current, _)| current == index) {
                     self.end_block(BlockState::Succeeded, String::new(), sink);
                 }
             }
-            Said::Message(Message::Failed { reason, message, line, column, traceback }) => {
+            Said::Message(Message::Failed {
+                reason,
+                message,
+                line,
+                column,
+                traceback,
+            }) => {
                 self.diagnostics = plain(&traceback);
                 return Some(Err(RunError {
                     reason: match reason.as_str() {
@@ -631,7 +665,11 @@ impl Frames {
             [kind, a, b, c, d, ..] => (*kind, u32::from_be_bytes([*a, *b, *c, *d]) as usize),
             _ => return None,
         };
-        let limit = if kind == b'O' { LONGEST_OUTPUTS } else { LONGEST_MESSAGE };
+        let limit = if kind == b'O' {
+            LONGEST_OUTPUTS
+        } else {
+            LONGEST_MESSAGE
+        };
         if length > limit {
             let message = format!("the outputs have {length} bytes; at most {limit} are taken");
             return Some(Err(failure(reason::INVALID_OUTPUT, message)));
@@ -645,14 +683,20 @@ impl Frames {
         Some(match kind {
             b'O' => Ok(Said::Outputs(body)),
             _ => serde_json::from_slice(&body).map(Said::Message).map_err(|_| {
-                failure(reason::INTERPRETER_EXITED, "the run wrote nonsense on its control socket")
+                failure(
+                    reason::INTERPRETER_EXITED,
+                    "the run wrote nonsense on its control socket",
+                )
             }),
         })
     }
 }
 
 /// Waits for `zygote` to be ready, for tests and for programs that run one document.
-pub async fn wait_until_ready(zygote: &Zygote, limit: Duration) -> Result<std::sync::Arc<crate::zygote::Ready>, String> {
+pub async fn wait_until_ready(
+    zygote: &Zygote,
+    limit: Duration,
+) -> Result<std::sync::Arc<crate::zygote::Ready>, String> {
     let mut state = zygote.state();
     let waited = timeout(limit, state.wait_for(|state| !matches!(state, State::Starting))).await;
     match waited {

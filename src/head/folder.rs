@@ -18,7 +18,7 @@ impl Folders {
             remove_tree(base)?;
         }
         fs::create_dir_all(base)?;
-        // Entered by name alone: not even a run's own user may list it under landlock, and no other user at all.
+        // No other user enters it; runs, which have the same user, are kept out by landlock.
         rustix::fs::chmod(base, Mode::RWXU)?;
         Ok(Self {
             base: base.canonicalize()?,

@@ -5,10 +5,12 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 const QUEUE: usize = 4096;
 const LONGEST_LINE: usize = 16 * 1024;
@@ -25,7 +27,7 @@ pub enum Stream {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Line<'a> {
+struct Entry<'a> {
     timestamp: Timestamp,
     run_id: &'a str,
     stream: Stream,
@@ -76,27 +78,32 @@ impl Journal {
     }
 
     fn write(&mut self) {
-        let text = encode(&self.run_id, self.stream, &String::from_utf8_lossy(&self.partial), Timestamp::now());
+        let text = encode(
+            &self.run_id,
+            self.stream,
+            &String::from_utf8_lossy(&self.partial),
+            Timestamp::now(),
+        );
         self.partial.clear();
-        if queue().try_send(text).is_err() {
+        if queue().try_send(Task::Write(text)).is_err() {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 fn encode(run_id: &str, stream: Stream, line: &str, timestamp: Timestamp) -> String {
-    let line = Line {
+    let entry = Entry {
         timestamp,
         run_id,
         stream,
         line: line.strip_suffix('\r').unwrap_or(line),
     };
-    let json = serde_json::to_string(&line).expect("text and a time always serialise");
+    let json = serde_json::to_string(&entry).expect("text and a time always serialise");
     let mut escaped = String::with_capacity(json.len() + 1);
     for character in json.chars() {
         // serde_json escapes what is below a space; terminals also obey the C1 controls.
         if ('\u{7f}'..='\u{9f}').contains(&character) {
-            escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+            let _ = write!(escaped, "\\u{:04x}", u32::from(character));
         } else {
             escaped.push(character);
         }
@@ -107,24 +114,44 @@ fn encode(run_id: &str, stream: Stream, line: &str, timestamp: Timestamp) -> Str
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
+enum Task {
+    Write(String),
+    /// Answered when everything before it is written.
+    Flush(SyncSender<()>),
+}
+
+/// Waits until all lines so far are written, or `limit` has passed. Blocks.
+pub fn flush(limit: Duration) {
+    let (sender, receiver) = sync_channel(1);
+    if queue().try_send(Task::Flush(sender)).is_ok() {
+        let _ = receiver.recv_timeout(limit);
+    }
+}
+
 /// The thread that writes: standard output may block for as long as its reader likes.
-fn queue() -> &'static SyncSender<String> {
-    static WRITER: OnceLock<SyncSender<String>> = OnceLock::new();
+fn queue() -> &'static SyncSender<Task> {
+    static WRITER: OnceLock<SyncSender<Task>> = OnceLock::new();
     WRITER.get_or_init(|| {
-        let (sender, receiver) = sync_channel::<String>(QUEUE);
+        let (sender, receiver) = sync_channel::<Task>(QUEUE);
         std::thread::spawn(move || {
+            let mut out = std::io::BufWriter::new(std::io::stdout());
             while let Ok(first) = receiver.recv() {
-                let mut out = std::io::stdout().lock();
-                let mut result = out.write_all(first.as_bytes());
-                for text in receiver.try_iter() {
-                    result = result.and_then(|()| out.write_all(text.as_bytes()));
+                for task in std::iter::once(first).chain(receiver.try_iter()) {
+                    match task {
+                        Task::Write(text) => drop(out.write_all(text.as_bytes())),
+                        Task::Flush(done) => {
+                            let _ = out.flush();
+                            let _ = done.send(());
+                        }
+                    }
                 }
-                if result.and_then(|()| out.flush()).is_err() {
-                    return;
-                }
+                let _ = out.flush();
                 let dropped = DROPPED.swap(0, Ordering::Relaxed);
                 if dropped > 0 {
-                    tracing::warn!(dropped, "lines of runs were not written: standard output is too slow");
+                    tracing::warn!(
+                        dropped,
+                        "lines of runs were not written: standard output is too slow"
+                    );
                 }
             }
         });
@@ -138,7 +165,12 @@ mod tests {
 
     #[test]
     fn terminal_escapes_are_inert() {
-        let text = encode("r", Stream::Stdout, "\u{1b}[2J\u{9b}31m\u{7f}\"", Timestamp::UNIX_EPOCH);
+        let text = encode(
+            "r",
+            Stream::Stdout,
+            "\u{1b}[2J\u{9b}31m\u{7f}\"",
+            Timestamp::UNIX_EPOCH,
+        );
         assert!(text.trim_end().chars().all(|c| !c.is_control()), "{text:?}");
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["line"], "\u{1b}[2J\u{9b}31m\u{7f}\"");

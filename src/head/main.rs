@@ -5,7 +5,7 @@ use clap::Parser;
 use head::agent::Agent;
 use head::arguments::Arguments;
 use head::tls::Identity;
-use head::{health, server};
+use head::{health, journal, server};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +32,12 @@ async fn main() -> anyhow::Result<()> {
 
     let identity = Arc::new(Identity::open(&arguments.identity).context("open the identity folder")?);
     let agent = Agent::start(arguments.setup(|name| std::env::var_os(name))?, identity.clone())?;
-    let listener = TcpListener::bind(arguments.listen).await.context("listen for the controller")?;
-    let probes = TcpListener::bind(arguments.health).await.context("listen for the kubelet")?;
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .context("listen for the controller")?;
+    let probes = TcpListener::bind(arguments.health)
+        .await
+        .context("listen for the kubelet")?;
     tokio::spawn(health::serve(probes, agent.clone()));
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -49,5 +53,6 @@ async fn main() -> anyhow::Result<()> {
     agent.drain(Duration::from_secs(arguments.grace_seconds)).await;
     drop(stop);
     let _ = tokio::time::timeout(FAREWELL, serving).await;
+    journal::flush(FAREWELL);
     Ok(())
 }

@@ -51,7 +51,11 @@ pub struct Policy {
 
 impl Policy {
     /// The policy for heads: no network, nothing but the interpreter and the run's own folder.
-    pub fn new(limits: Limits, minimum_landlock: u32, environment: BTreeMap<String, String>) -> Result<Self, Error> {
+    pub fn new(
+        limits: Limits,
+        minimum_landlock: u32,
+        environment: BTreeMap<String, String>,
+    ) -> Result<Self, Error> {
         let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         Ok(Self {
             minimum_landlock,
@@ -67,7 +71,9 @@ impl Policy {
     }
 }
 
-const EXECUTE: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt"];
+const EXECUTE: &[&str] = &[
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt",
+];
 
 /// `/proc/self` is not among them: it would open the memory and the environment of the process itself to any library,
 /// and the link leads elsewhere in each process.
@@ -87,12 +93,19 @@ const READ: &[&str] = &[
     "/sys/devices/system/node",
 ];
 
-const DEVICE: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+const DEVICE: &[&str] = &[
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+];
 
 /// What a numerical Python program, its threads and its subprocesses need. Everything else answers "not implemented",
 /// so that libraries fall back as they do on an old kernel (glibc from clone3 to clone, whose flags can be looked at).
 fn allowed() -> Result<BpfProgram, Error> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().chain(OLD).map(|&call| (call, vec![])).collect();
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().chain(OLD).map(|&call| (call, vec![])).collect();
     let unix = argument(0, SeccompCmpOp::Eq, constant(libc::AF_UNIX))?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![unix])?]);
     let no_namespace = argument(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?;
@@ -104,7 +117,7 @@ fn allowed() -> Result<BpfProgram, Error> {
     }
     let filter = SeccompFilter::new(
         rules,
-        SeccompAction::Errno(constant(libc::ENOSYS) as u32),
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
         SeccompAction::Allow,
         ARCHITECTURE,
     )?;
@@ -134,7 +147,7 @@ fn refused() -> Result<BpfProgram, Error> {
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
-        SeccompAction::Errno(constant(libc::EPERM) as u32),
+        SeccompAction::Errno(libc::EPERM.unsigned_abs()),
         ARCHITECTURE,
     )?;
     Ok(filter.try_into()?)
@@ -481,10 +494,18 @@ const OLD: &[i64] = &[];
 
 /// The kernel compares the lower half of an argument: all arguments named here are C ints, or flags within 32 bits.
 fn argument(index: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
-    Ok(SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value)?)
+    Ok(SeccompCondition::new(
+        index,
+        SeccompCmpArgLen::Dword,
+        operator,
+        value,
+    )?)
 }
 
-#[allow(clippy::cast_sign_loss, reason = "constants of the C headers, none of them negative")]
+#[allow(
+    clippy::cast_sign_loss,
+    reason = "constants of the C headers, none of them negative"
+)]
 const fn constant(value: libc::c_int) -> u64 {
     value as u64
 }
@@ -506,7 +527,11 @@ mod tests {
 
     #[test]
     fn no_call_is_both_allowed_and_refused() {
-        let both: Vec<_> = ALLOWED.iter().chain(OLD).filter(|call| REFUSED.contains(call)).collect();
+        let both: Vec<_> = ALLOWED
+            .iter()
+            .chain(OLD)
+            .filter(|call| REFUSED.contains(call))
+            .collect();
         assert!(both.is_empty(), "{both:?}");
     }
 

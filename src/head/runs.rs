@@ -76,18 +76,17 @@ impl Run {
             loop {
                 // One at a time, so that a slow reader never holds copies of the whole log.
                 let event = lock(&run.log).events.get(next).cloned();
-                match event {
-                    Some(event) => {
-                        next += 1;
-                        let last = matches!(event.event, Some(Event::Finished(_)));
-                        if sender.send(Ok(event)).await.is_err() || last {
-                            return;
-                        }
-                    }
-                    None => tokio::select! {
+                let Some(event) = event else {
+                    tokio::select! {
                         () = sender.closed() => return,
                         changed = length.wait_for(|length| *length > next) => if changed.is_err() { return },
-                    },
+                    }
+                    continue;
+                };
+                next += 1;
+                let last = matches!(event.event, Some(Event::Finished(_)));
+                if sender.send(Ok(event)).await.is_err() || last {
+                    return;
                 }
             }
         });
@@ -258,7 +257,10 @@ mod tests {
 
     #[test]
     fn a_known_run_is_rejoined_and_takes_no_second_place() {
-        let keep = Keep { count: 10, bytes: 1 << 20 };
+        let keep = Keep {
+            count: 10,
+            bytes: 1 << 20,
+        };
         let registry = Registry::new(1, keep);
         assert!(matches!(registry.enter("a"), Entry::New(_)));
         assert!(matches!(registry.enter("a"), Entry::Known(_)));
@@ -268,7 +270,13 @@ mod tests {
 
     #[test]
     fn the_oldest_finished_runs_are_forgotten_first() {
-        let registry = Registry::new(1, Keep { count: 2, bytes: 1 << 20 });
+        let registry = Registry::new(
+            1,
+            Keep {
+                count: 2,
+                bytes: 1 << 20,
+            },
+        );
         for id in ["a", "b", "c"] {
             finish(&registry, id);
         }
@@ -279,7 +287,13 @@ mod tests {
 
     #[test]
     fn only_a_run_under_way_can_be_stopped_and_the_first_cause_counts() {
-        let registry = Registry::new(2, Keep { count: 2, bytes: 1 << 20 });
+        let registry = Registry::new(
+            2,
+            Keep {
+                count: 2,
+                bytes: 1 << 20,
+            },
+        );
         finish(&registry, "a");
         assert!(!registry.stop("a", failure(reason::CANCELLED, "")));
         assert!(!registry.stop("unknown", failure(reason::CANCELLED, "")));

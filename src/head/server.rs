@@ -3,7 +3,9 @@
 use crate::agent::Agent;
 use crate::tls::{Identity, accept};
 use head_proto::head_server::{Head, HeadServer};
-use head_proto::{CancelRequest, CancelResponse, HeadStatus, ResumeRequest, RunEvent, RunRequest, WatchRequest};
+use head_proto::{
+    CancelRequest, CancelResponse, HeadStatus, ResumeRequest, RunEvent, RunRequest, WatchRequest,
+};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;

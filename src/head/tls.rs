@@ -65,11 +65,14 @@ pub enum Error {
     Root(#[source] crypto::key::Error),
 }
 
+/// The bytes of `tls.crt`, `tls.key` and `ca.crt`, and what they made.
+type Kept = ([Vec<u8>; 3], Arc<ServerConfig>);
+
 /// The folder with `tls.crt`, `tls.key`, `ca.crt` and `root.pem`; what was parsed is kept while its bytes stay the same.
 pub struct Identity {
     folder: PathBuf,
     provider: Arc<CryptoProvider>,
-    server: Mutex<Option<([Vec<u8>; 3], Arc<ServerConfig>)>>,
+    server: Mutex<Option<Kept>>,
     root: Mutex<Option<(Vec<u8>, VerifyingKey)>>,
 }
 
@@ -94,7 +97,8 @@ impl Identity {
         match &*kept {
             Some((known, key)) if *known == bytes => Ok(key.clone()),
             _ => {
-                let key = VerifyingKey::from_spki_pem(&String::from_utf8(bytes.clone())?).map_err(Error::Root)?;
+                let key =
+                    VerifyingKey::from_spki_pem(&String::from_utf8(bytes.clone())?).map_err(Error::Root)?;
                 *kept = Some((bytes, key.clone()));
                 Ok(key)
             }
@@ -120,8 +124,12 @@ impl Identity {
             roots.add(root).map_err(Error::Authority)?;
         }
         // Checks the chain, the dates and that the certificate is for client authentication.
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build()?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| Error::Pem { file: "tls.key", source })?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), self.provider.clone()).build()?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| Error::Pem {
+            file: "tls.key",
+            source,
+        })?;
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(Error::Certificate)?
@@ -145,7 +153,10 @@ fn certificates(file: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'st
 }
 
 /// Connections of the controller, ready to be spoken on. Whoever else calls gets no further than the handshake.
-pub fn accept(listener: TcpListener, identity: Arc<Identity>) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+pub fn accept(
+    listener: TcpListener,
+    identity: Arc<Identity>,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
@@ -169,7 +180,9 @@ pub fn accept(listener: TcpListener, identity: Arc<Identity>) -> ReceiverStream<
             tokio::spawn(async move {
                 match timeout(HANDSHAKE_LIMIT, greet(stream, &identity)).await {
                     Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                    Ok(Err(error)) => tracing::warn!(%peer, error = %chain(&*error), "a connection is refused"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(%peer, error = %chain(&*error), "a connection is refused");
+                    }
                     Err(_) => tracing::warn!(%peer, "a connection is refused: its handshake takes too long"),
                 }
                 drop(permit);

@@ -4,7 +4,9 @@
 
 use crate::policy::Policy;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -40,7 +42,7 @@ sys.modules['_chimera_zygote'].main(c)
 ";
 
 /// Importing torch or qiskit from a cold disk takes its time.
-const START_LIMIT: Duration = Duration::from_secs(120);
+const START_LIMIT: Duration = Duration::from_mins(2);
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PONG_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -168,7 +170,12 @@ impl Zygote {
         let group = Arc::new(AtomicI32::new(0));
         let known = group.clone();
         // Fails only when the supervisor is gone; then the sender is dropped, which reads as lost too.
-        let _ = self.requests.send(Request::Fork { token, order, group: known, ended: sender });
+        let _ = self.requests.send(Request::Fork {
+            token,
+            order,
+            group: known,
+            ended: sender,
+        });
         Child {
             token,
             requests: self.requests.clone(),
@@ -208,7 +215,10 @@ async fn supervise(
                 Some(cause) => cause,
                 None => return,
             },
-            Err(error) => format!("the interpreter {} cannot be started: {error}", configuration.python.display()),
+            Err(error) => format!(
+                "the interpreter {} cannot be started: {error}",
+                configuration.python.display()
+            ),
         };
         tracing::error!(%cause, "the zygote is down");
         state.send_replace(State::Down(cause));
@@ -296,7 +306,9 @@ impl Session {
         for run in self.runs.values() {
             if let Some(group) = rustix::process::Pid::from_raw(run.group.load(Ordering::Acquire)) {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-                while let Ok(Some(_)) = rustix::process::waitpgid(group, rustix::process::WaitOptions::NOHANG) {}
+                while let Ok(Some(_)) = rustix::process::waitpgid(group, rustix::process::WaitOptions::NOHANG)
+                {
+                }
             }
         }
         for (_, run) in self.runs.drain() {
@@ -410,7 +422,12 @@ impl Session {
                 if !descriptors.is_empty() {
                     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
                 }
-                rustix::net::sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+                rustix::net::sendmsg(
+                    &self.socket,
+                    &[IoSlice::new(&bytes)],
+                    &mut ancillary,
+                    SendFlags::NOSIGNAL,
+                )?;
                 Ok(())
             })
             .await
@@ -449,18 +466,44 @@ struct Arguments<'a> {
 #[derive(Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 enum ToZygote<'a> {
-    Run { token: u64, folder: &'a PathBuf, cpu: u64 },
-    Kill { token: u64 },
-    Ping { nonce: u64 },
+    Run {
+        token: u64,
+        folder: &'a PathBuf,
+        cpu: u64,
+    },
+    Kill {
+        token: u64,
+    },
+    Ping {
+        nonce: u64,
+    },
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 enum FromZygote {
-    Packages { packages: BTreeMap<String, String> },
-    Ready { interpreter: String, landlock: u32, limits: BTreeMap<String, u64>, anonymous: u64 },
-    Failed { message: String },
-    Started { token: u64, pid: i32 },
-    Ended { token: u64, code: Option<i32>, signal: Option<i32> },
-    Pong { nonce: u64 },
+    Packages {
+        packages: BTreeMap<String, String>,
+    },
+    Ready {
+        interpreter: String,
+        landlock: u32,
+        limits: BTreeMap<String, u64>,
+        anonymous: u64,
+    },
+    Failed {
+        message: String,
+    },
+    Started {
+        token: u64,
+        pid: i32,
+    },
+    Ended {
+        token: u64,
+        code: Option<i32>,
+        signal: Option<i32>,
+    },
+    Pong {
+        nonce: u64,
+    },
 }

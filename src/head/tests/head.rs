@@ -2,6 +2,10 @@
 //!
 //! Needs `python3` (or CHIMERA_PYTHON) and a kernel with landlock; where one is missing, these tests fail and say so.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
+#[path = "head/binary.rs"]
+mod binary;
 #[path = "head/probes.rs"]
 mod probes;
 #[path = "head/protocol.rs"]

@@ -32,7 +32,10 @@ fn assert_all_refused(ran: &Ran) {
 
 /// A head is clean when it runs the next document, holds nothing of the last and is ready.
 async fn assert_clean(head: &Testbed) {
-    assert_eq!(head.run("result = 'fine'", "{}").await.outputs, json!({"result": "fine"}));
+    assert_eq!(
+        head.run("result = 'fine'", "{}").await.outputs,
+        json!({"result": "fine"})
+    );
     assert!(std::fs::read_dir(&head.runs).unwrap().next().is_none());
     assert!(head.agent.status().ready);
 }
@@ -219,7 +222,10 @@ result = int(os.read(read, 20))
 ";
     let ran = head.run(code, "{}").await;
     let pid = ran.outputs["result"].as_i64().unwrap();
-    assert!(!PathBuf::from(format!("/proc/{pid}")).exists(), "process {pid} lives on");
+    assert!(
+        !PathBuf::from(format!("/proc/{pid}")).exists(),
+        "process {pid} lives on"
+    );
     assert_clean(&head).await;
 }
 
@@ -227,22 +233,38 @@ result = int(os.read(read, 20))
 async fn an_endless_run_times_out_and_its_head_stays_ready() {
     let head = Testbed::start().await;
     let began = Instant::now();
-    let ran = head.run_for(1, "while True:\n    try:\n        while True: pass\n    except BaseException: pass", "{}").await;
+    let ran = head
+        .run_for(
+            1,
+            "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+            "{}",
+        )
+        .await;
     assert_eq!(ran.error().reason, reason::TIMED_OUT);
     assert!(began.elapsed() < PATIENCE / 4);
-    assert_eq!(ran.attestation.blocks[0].state, crypto::attestation::BlockState::Failed);
+    assert_eq!(
+        ran.attestation.blocks[0].state,
+        crypto::attestation::BlockState::Failed
+    );
     assert_clean(&head).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_output_is_cut_and_a_larger_one_ends_the_run() {
     let head = Testbed::start().await;
-    let ran = head.run("import os\nfor _ in range(64): os.write(1, b'x' * (1 << 20))\nresult = 1", "{}").await;
+    let ran = head
+        .run(
+            "import os\nfor _ in range(64): os.write(1, b'x' * (1 << 20))\nresult = 1",
+            "{}",
+        )
+        .await;
     assert_eq!(ran.outputs, json!({"result": 1}));
     assert_eq!(ran.attestation.stdout.bytes, 64 << 20);
     assert!(ran.attestation.stdout.truncated);
     assert_eq!(ran.printed().len(), KEPT_OUTPUT);
-    let ran = head.run("import os\nwhile True: os.write(2, b'x' * (1 << 20))", "{}").await;
+    let ran = head
+        .run("import os\nwhile True: os.write(2, b'x' * (1 << 20))", "{}")
+        .await;
     assert_eq!(ran.error().reason, reason::OUTPUT_LIMIT_EXCEEDED);
     assert_clean(&head).await;
 }
@@ -277,11 +299,21 @@ for _ in range(400):
 while True: time.sleep(1)
 ";
     let ran = head.run(code, "{}").await;
-    assert_eq!(ran.error().reason, reason::PROCESS_LIMIT_EXCEEDED, "{:?}", ran.error());
+    assert_eq!(
+        ran.error().reason,
+        reason::PROCESS_LIMIT_EXCEEDED,
+        "{:?}",
+        ran.error()
+    );
     let group: i64 = ran.printed().trim().parse().unwrap();
     let left = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
-        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect();
+        let fields: Vec<_> = stat
+            .rsplit_once(')')?
+            .1
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect();
         (fields.get(2)?.parse::<i64>().ok()? == group).then_some(())
     });
     assert_eq!(left.count(), 0);
@@ -292,14 +324,26 @@ while True: time.sleep(1)
 async fn what_is_forged_on_the_control_socket_harms_only_its_run() {
     let head = Testbed::start().await;
     let cases = [
-        ("import os\nos.write(3, b'J' + b'\\xff' * 4)", reason::INVALID_OUTPUT),
-        ("import os\nos.write(3, b'J\\0\\0\\0\\x02no')\nwhile True: pass", reason::INTERPRETER_EXITED),
+        (
+            "import os\nos.write(3, b'J' + b'\\xff' * 4)",
+            reason::INVALID_OUTPUT,
+        ),
+        (
+            "import os\nos.write(3, b'J\\0\\0\\0\\x02no')\nwhile True: pass",
+            reason::INTERPRETER_EXITED,
+        ),
         ("import os\nos.close(3)\nresult = 1", reason::INTERPRETER_EXITED),
         ("import os\nos._exit(0)", reason::INTERPRETER_EXITED),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)", reason::KILLED),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)",
+            reason::KILLED,
+        ),
         ("import sys\nsys.exit(4)", reason::BLOCK_FAILED),
         ("result = 'x' * (9 << 20)", reason::INVALID_OUTPUT),
-        ("x = []\nfor _ in range(100000): x = [x]\nresult = x", reason::INVALID_OUTPUT),
+        (
+            "x = []\nfor _ in range(100000): x = [x]\nresult = x",
+            reason::INVALID_OUTPUT,
+        ),
         ("result = object()", reason::INVALID_OUTPUT),
     ];
     for (code, expected) in cases {

@@ -26,7 +26,10 @@ async fn a_granted_document_runs_and_is_attested() {
     assert_eq!(ran.attestation.result, Outcome::Success);
     assert_eq!(ran.attestation.blocks[0].state, BlockState::Succeeded);
     assert_eq!(ran.attestation.stdout.bytes, 9);
-    let payload = crypto::Envelope::from_json(&request.grant).unwrap().payload().to_vec();
+    let payload = crypto::Envelope::from_json(&request.grant)
+        .unwrap()
+        .payload()
+        .to_vec();
     assert_eq!(ran.attestation.grant, DigestSet::of(&payload));
     let Some(Event::Started(started)) = &ran.events[0].event else {
         panic!("the first event is {:?}", ran.events[0]);
@@ -42,7 +45,10 @@ async fn a_granted_document_runs_and_is_attested() {
         })
         .collect();
     assert_eq!(states, [State::Running, State::Succeeded]);
-    assert!(std::fs::read_dir(&head.runs).unwrap().next().is_none(), "the run's folder remains");
+    assert!(
+        std::fs::read_dir(&head.runs).unwrap().next().is_none(),
+        "the run's folder remains"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,16 +56,27 @@ async fn asking_again_rejoins_and_executes_nothing_twice() {
     let head = Testbed::start().await;
     let text = document("import os\nresult = os.urandom(8).hex()");
     let grant = head.grant(&text, "{}");
-    let first = head.finish(head.send(head.request(&grant, &text, "{}")).await.unwrap()).await;
+    let first = head
+        .finish(head.send(head.request(&grant, &text, "{}")).await.unwrap())
+        .await;
     let mut later = grant.clone();
     later.fencing_token += 1;
-    let again = head.finish(head.send(head.request(&later, &text, "{}")).await.unwrap()).await;
+    let again = head
+        .finish(head.send(head.request(&later, &text, "{}")).await.unwrap())
+        .await;
     assert_eq!(first.events, again.events);
-    let resume = ResumeRequest { run_id: grant.run_id.clone() };
+    let resume = ResumeRequest {
+        run_id: grant.run_id.clone(),
+    };
     let resumed = head.client.clone().resume(resume).await.unwrap().into_inner();
     assert_eq!(head.finish(resumed).await.events, first.events);
-    let unknown = ResumeRequest { run_id: "f".repeat(32) };
-    assert_eq!(head.client.clone().resume(unknown).await.unwrap_err().code(), Code::NotFound);
+    let unknown = ResumeRequest {
+        run_id: "f".repeat(32),
+    };
+    assert_eq!(
+        head.client.clone().resume(unknown).await.unwrap_err().code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,26 +110,39 @@ async fn grants_that_do_not_hold_are_refused_before_anything_runs() {
 
     let mut swapped = head.request(&good, &text, "{}");
     swapped.document = document("result = 2").into_bytes();
-    assert_eq!(head.send(swapped).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        head.send(swapped).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
 
     let mut forged = head.request(&good, &text, "{}");
     forged.grant = good.sign(&head.root).unwrap().to_json().into_bytes();
-    assert_eq!(head.send(forged).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        head.send(forged).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
 
     let mut self_made = head.request(&good, &text, "{}");
     let about = head.signing.verifying_key();
     let statement = KeyStatement::about(about, KeyPurpose::Signing, now, None, None, 1);
     self_made.key_statement = statement.sign(&head.signing).unwrap().to_json().into_bytes();
-    assert_eq!(head.send(self_made).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        head.send(self_made).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
 
     let mut sealing = head.request(&good, &text, "{}");
     let statement = KeyStatement::about(about, KeyPurpose::Sealing, now, None, None, 1);
     sealing.key_statement = statement.sign(&head.root).unwrap().to_json().into_bytes();
-    assert_eq!(head.send(sealing).await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(
+        head.send(sealing).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
 
     let mut newer = good.clone();
     newer.fencing_token = 7;
-    head.finish(head.send(head.request(&newer, &text, "{}")).await.unwrap()).await;
+    head.finish(head.send(head.request(&newer, &text, "{}")).await.unwrap())
+        .await;
     let stale = head.grant(&text, "{}");
     let status = head.send(head.request(&stale, &text, "{}")).await.unwrap_err();
     assert!(status.message().contains("leads no more"), "{status}");
@@ -129,7 +159,7 @@ async fn only_the_controllers_certificate_opens_a_connection() {
         stranger.client("controller.chimera"),
     ];
     for identity in wrong {
-        let mut client = connect(head.address, &head.authority, identity);
+        let mut client = connect(head.address, &head.authority, &identity);
         assert!(client.watch(WatchRequest::default()).await.is_err());
     }
 }
@@ -138,12 +168,15 @@ async fn only_the_controllers_certificate_opens_a_connection() {
 async fn a_renewed_certificate_is_used_by_the_next_connection() {
     let head = Testbed::start().await;
     let renewed = Authority::new();
-    let (certificate, key) =
-        renewed.issue("heads.team.chimera", rcgen::ExtendedKeyUsagePurpose::ServerAuth);
-    for (name, text) in [("tls.key", &key), ("tls.crt", &certificate), ("ca.crt", &renewed.pem)] {
+    let (certificate, key) = renewed.issue("heads.team.chimera", rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+    for (name, text) in [
+        ("tls.key", &key),
+        ("tls.crt", &certificate),
+        ("ca.crt", &renewed.pem),
+    ] {
         std::fs::write(head.identity.join(name), text).unwrap();
     }
-    let mut client = connect(head.address, &renewed, renewed.client("controller.chimera"));
+    let mut client = connect(head.address, &renewed, &renewed.client("controller.chimera"));
     assert!(client.watch(WatchRequest::default()).await.is_ok());
 }
 
@@ -152,16 +185,26 @@ async fn an_error_names_the_line_of_the_document() {
     let head = Testbed::start().await;
     let ran = head.run("def f():\n    return 1 / 0\n\nf()", "{}").await;
     let error = ran.error();
-    assert_eq!((error.reason.as_str(), error.line), (reason::BLOCK_FAILED, Some(15)));
+    assert_eq!(
+        (error.reason.as_str(), error.line),
+        (reason::BLOCK_FAILED, Some(15))
+    );
     assert_eq!(error.message, "ZeroDivisionError: division by zero");
     let diagnostics = &ran.attestation.blocks[0].diagnostics;
-    assert!(diagnostics.contains("File \"<document>\", line 17"), "{diagnostics}");
+    assert!(
+        diagnostics.contains("File \"<document>\", line 17"),
+        "{diagnostics}"
+    );
     assert!(!diagnostics.contains("_chimera"), "{diagnostics}");
     let ran = head.run("x = (1", "{}").await;
     assert_eq!((ran.error().line, ran.error().column), (Some(14), Some(5)));
     let ran = head.run("result = {'a': [float('nan')]}", "{}").await;
     assert_eq!(ran.error().reason, reason::INVALID_OUTPUT);
-    assert!(ran.error().message.contains("`result`['a'][0]"), "{}", ran.error().message);
+    assert!(
+        ran.error().message.contains("`result`['a'][0]"),
+        "{}",
+        ran.error().message
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,17 +213,42 @@ async fn a_cancelled_run_ends_with_that_cause() {
     let text = document("print('up', flush=True)\nwhile True: pass");
     let grant = head.grant(&text, "{}");
     let mut stream = head.send(head.request(&grant, &text, "{}")).await.unwrap();
-    while !matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Output(_))) {}
+    while !matches!(
+        stream.message().await.unwrap().unwrap().event,
+        Some(Event::Output(_))
+    ) {}
     let cancel = CancelRequest {
         run_id: grant.run_id.clone(),
         reason: "no longer needed".into(),
     };
-    assert!(head.client.clone().cancel(cancel.clone()).await.unwrap().into_inner().cancelled);
-    let resumed = head.client.clone().resume(ResumeRequest { run_id: grant.run_id }).await.unwrap();
+    assert!(
+        head.client
+            .clone()
+            .cancel(cancel.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .cancelled
+    );
+    let resumed = head
+        .client
+        .clone()
+        .resume(ResumeRequest { run_id: grant.run_id })
+        .await
+        .unwrap();
     let ran = head.finish(resumed.into_inner()).await;
     assert_eq!(ran.error().reason, reason::CANCELLED);
     assert!(ran.error().message.contains("no longer needed"));
-    assert!(!head.client.clone().cancel(cancel).await.unwrap().into_inner().cancelled);
+    assert!(
+        !head
+            .client
+            .clone()
+            .cancel(cancel)
+            .await
+            .unwrap()
+            .into_inner()
+            .cancelled
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +257,10 @@ async fn a_full_head_says_so_and_a_draining_head_finishes_what_it_has() {
     let text = document("import time\nprint('up', flush=True)\ntime.sleep(1)\nresult = 1");
     let grant = head.grant(&text, "{}");
     let mut stream = head.send(head.request(&grant, &text, "{}")).await.unwrap();
-    while !matches!(stream.message().await.unwrap().unwrap().event, Some(Event::Output(_))) {}
+    while !matches!(
+        stream.message().await.unwrap().unwrap().event,
+        Some(Event::Output(_))
+    ) {}
     let other = head.grant(&text, "{}");
     let status = head.send(head.request(&other, &text, "{}")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
@@ -198,10 +269,18 @@ async fn a_full_head_says_so_and_a_draining_head_finishes_what_it_has() {
         async move { agent.drain(Duration::from_secs(20)).await }
     });
     let status = head.wait_until(|status| status.draining).await;
-    assert_eq!(status.running, [grant.run_id.clone()]);
+    assert_eq!(status.running, std::slice::from_ref(&grant.run_id));
     draining.await.unwrap();
-    let resumed = head.client.clone().resume(ResumeRequest { run_id: grant.run_id }).await.unwrap();
-    assert_eq!(head.finish(resumed.into_inner()).await.outputs, json!({"result": 1}));
+    let resumed = head
+        .client
+        .clone()
+        .resume(ResumeRequest { run_id: grant.run_id })
+        .await
+        .unwrap();
+    assert_eq!(
+        head.finish(resumed.into_inner()).await.outputs,
+        json!({"result": 1})
+    );
     let status = head.send(head.request(&other, &text, "{}")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
 }
@@ -219,8 +298,16 @@ async fn a_lost_zygote_costs_its_runs_and_is_replaced() {
     };
     let zygote = rustix::process::Pid::from_raw(zygote).unwrap();
     rustix::process::kill_process(zygote, rustix::process::Signal::KILL).unwrap();
-    let resumed = head.client.clone().resume(ResumeRequest { run_id: grant.run_id }).await.unwrap();
-    assert_eq!(head.finish(resumed.into_inner()).await.error().reason, reason::INTERPRETER_LOST);
+    let resumed = head
+        .client
+        .clone()
+        .resume(ResumeRequest { run_id: grant.run_id })
+        .await
+        .unwrap();
+    assert_eq!(
+        head.finish(resumed.into_inner()).await.error().reason,
+        reason::INTERPRETER_LOST
+    );
     head.wait_until(|status| status.ready).await;
     assert_eq!(head.run("result = 3", "{}").await.outputs, json!({"result": 3}));
 }
@@ -248,8 +335,14 @@ async fn latency_from_grant_to_finished_is_printed() {
         times.push((marks[1], *marks.last().unwrap()));
     }
     for (what, pick) in [("user code begins", 0), ("Finished", 1)] {
-        let mut of: Vec<_> = times.iter().map(|time| if pick == 0 { time.0 } else { time.1 }).collect();
+        let mut of: Vec<_> = times
+            .iter()
+            .map(|time| if pick == 0 { time.0 } else { time.1 })
+            .collect();
         of.sort();
-        println!("{what}: p50 {:?}, p90 {:?}, p99 {:?} (preload: {preload:?})", of[50], of[90], of[99]);
+        println!(
+            "{what}: p50 {:?}, p90 {:?}, p99 {:?} (preload: {preload:?})",
+            of[50], of[90], of[99]
+        );
     }
 }

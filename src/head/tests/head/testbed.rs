@@ -29,7 +29,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A CA as the controller has one.
 pub struct Authority {
@@ -128,7 +128,13 @@ impl Testbed {
         for (name, text) in files {
             std::fs::write(identity.join(name), text).unwrap();
         }
-        let mut arguments = vec!["chimera-head", "--pod-uid", "pod-uid", "--runs", runs.to_str().unwrap()];
+        let mut arguments = vec![
+            "chimera-head",
+            "--pod-uid",
+            "pod-uid",
+            "--runs",
+            runs.to_str().unwrap(),
+        ];
         arguments.extend(more);
         let arguments = <Arguments as clap::Parser>::parse_from(arguments);
         let setup = arguments.setup(|name| std::env::var_os(name)).unwrap();
@@ -136,7 +142,12 @@ impl Testbed {
         let agent = Agent::start(setup, opened.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(server::serve(listener, opened, agent.clone(), std::future::pending()));
+        tokio::spawn(server::serve(
+            listener,
+            opened,
+            agent.clone(),
+            std::future::pending(),
+        ));
 
         let statement = KeyStatement::about(
             signing.verifying_key(),
@@ -146,7 +157,7 @@ impl Testbed {
             None,
             1,
         );
-        let client = connect(address, &authority, authority.client("controller.chimera"));
+        let client = connect(address, &authority, &authority.client("controller.chimera"));
         let attester = VerifyingKey::from_spki_der(&agent.status().attester_spki).unwrap();
         let testbed = Self {
             statement: statement.sign(&root).unwrap(),
@@ -175,7 +186,9 @@ impl Testbed {
         let mut client = self.client.clone();
         let mut last = None;
         let watching = async {
-            let request = WatchRequest { heartbeat_millis: 200 };
+            let request = WatchRequest {
+                heartbeat_millis: 200,
+            };
             let mut stream = client.watch(request).await.unwrap().into_inner();
             while let Some(status) = stream.message().await.unwrap() {
                 if wanted(&status) {
@@ -190,10 +203,8 @@ impl Testbed {
             }
             panic!("the watch ended");
         };
-        match timeout(PATIENCE, watching).await {
-            Ok(status) => status,
-            Err(_) => panic!("the head did not get there; last: {last:?}"),
-        }
+        let watched = timeout(PATIENCE, watching).await;
+        watched.unwrap_or_else(|_| panic!("the head did not get there; last: {last:?}"))
     }
 
     pub fn grant(&self, document: &str, inputs: &str) -> Grant {
@@ -222,7 +233,7 @@ impl Testbed {
                 attester_public_key: self.attester.spki_pem(),
             },
             not_before: now,
-            expires: now + SignedDuration::from_secs(60),
+            expires: now + SignedDuration::from_mins(1),
             timeout_seconds: 30,
             network: false,
             fencing_token: 1,
@@ -268,7 +279,11 @@ impl Testbed {
         timeout(PATIENCE, reading).await.expect("the run ends");
         let numbers: Vec<_> = events.iter().map(|event| event.sequence).collect();
         assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
-        let Some(RunEvent { event: Some(Event::Finished(finished)), .. }) = events.last() else {
+        let Some(RunEvent {
+            event: Some(Event::Finished(finished)),
+            ..
+        }) = events.last()
+        else {
             panic!("the last event is {:?}", events.last());
         };
         let Finished { attestation, outputs } = finished.clone();
@@ -294,8 +309,15 @@ impl Testbed {
 /// The head's own statement would be no witness.
 fn landlock() -> u32 {
     let program = "import ctypes; print(ctypes.CDLL(None).syscall(444, None, 0, 1))";
-    let output = std::process::Command::new("python3").args(["-c", program]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap_or(0)
+    let output = std::process::Command::new("python3")
+        .args(["-c", program])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap_or(0)
 }
 
 /// A document with one block, whose code begins at line 14.
@@ -308,32 +330,44 @@ pub fn document(code: &str) -> String {
 }
 
 /// A client with the given certificate and key.
-pub fn connect(address: SocketAddr, authority: &Authority, identity: (String, String)) -> HeadClient<Channel> {
+pub fn connect(
+    address: SocketAddr,
+    authority: &Authority,
+    identity: &(String, String),
+) -> HeadClient<Channel> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
+        .unwrap();
     let certificate = CertificateDer::from_pem_slice(identity.0.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(identity.1.as_bytes()).unwrap();
-    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate], key)
-        .unwrap();
+    let mut config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let connector = TlsConnector::from(Arc::new(config));
-    let channel = Endpoint::from_static("http://heads.team.chimera").connect_with_connector_lazy(tower::service_fn(
-        move |_| {
+    let channel = Endpoint::from_static("http://heads.team.chimera").connect_with_connector_lazy(
+        tower::service_fn(move |_| {
             let connector = connector.clone();
             async move {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 let name = ServerName::try_from("heads.team.chimera").expect("a DNS name");
                 let stream = connector.connect(name, stream).await?;
-                let group = stream.get_ref().1.negotiated_key_exchange_group().expect("a group").name();
+                let group = stream
+                    .get_ref()
+                    .1
+                    .negotiated_key_exchange_group()
+                    .expect("a group")
+                    .name();
                 assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
                 Ok::<_, std::io::Error>(TokioIo::new(stream))
             }
-        },
-    ));
+        }),
+    );
     HeadClient::new(channel).max_decoding_message_size(64 << 20)
 }
