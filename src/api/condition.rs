@@ -106,6 +106,8 @@ pub struct Verdict<'a> {
 /// `lastTransitionTime` moves to `now` only when the status changes (KEP-1623), so that storing the
 /// same verdict twice leaves the object as it was and needs no write.
 pub fn set(conditions: &mut Vec<Condition>, verdict: &Verdict<'_>, now: Timestamp) -> bool {
+    // metav1.Time has no fractions of a second; a client that reads and writes it back must not change anything.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let message = shortened(verdict.message);
     let Some(current) = conditions.iter_mut().find(|c| c.type_ == verdict.type_) else {
         conditions.push(Condition {

@@ -17,7 +17,8 @@ use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::output::{self, Format};
 use crate::source::{self, InputArgs};
-use crate::{logs, render, status};
+use crate::trust::OperatorArgs;
+use crate::{logs, render, status, verify};
 
 /// Runs a document in the cluster
 ///
@@ -56,6 +57,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = api::duration::parse)]
     timeout: Option<Duration>,
 
+    /// Verifies the receipt when the run is over; the checks go to stderr
+    #[arg(long, requires = "wait")]
+    verify: bool,
+
     /// Prints the workflow instead of creating it
     #[arg(long, conflicts_with = "wait")]
     dry_run: bool,
@@ -65,6 +70,9 @@ pub struct Args {
 
     #[command(flatten)]
     cluster: ClusterArgs,
+
+    #[command(flatten)]
+    operator: OperatorArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -139,7 +147,17 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
             }
         },
     };
-    report(&ended, &name, args.output)
+    let outcome = report(&ended, &name, args.output)?;
+    if !args.verify {
+        return Ok(outcome);
+    }
+    let receipt = ended.status.and_then(|status| status.receipt_ref);
+    let receipt = receipt.ok_or_else(|| Error::new(ExitCode::NoReceipt, format!("{name} has no receipt")))?;
+    let verify = verify::Args::of_cluster(&receipt.name, args.cluster, args.operator);
+    match verify::aside(&verify).await? {
+        ExitCode::Ok => Ok(outcome),
+        verdict => Ok(verdict),
+    }
 }
 
 /// The document, or nothing after its faults were printed.

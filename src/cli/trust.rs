@@ -134,12 +134,9 @@ pub async fn resolve(
             pinned: None,
         });
     }
-    let path = pinned_path()?;
-    let stored = if path.exists() {
-        Some(read_file(&path)?)
-    } else {
-        None
-    };
+    // In a container there may be no home, and so nothing pinned.
+    let pinned = pinned_path().ok().filter(|path| path.exists());
+    let stored = pinned.map(|path| read_file(&path)).transpose()?;
     match (cluster, stored) {
         (Some(cluster), stored) => {
             let bundle = read_cluster(cluster, operator).await?;

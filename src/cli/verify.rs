@@ -5,11 +5,10 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use api::MuReceipt;
-use api::mu_receipt::MuReceiptSpec;
 use clap::ValueEnum;
-use crypto::receipt::Statement;
 use crypto::verify::{Report, Verdict, verify_with};
-use crypto::{DigestSet, KeyId, VerifyingKey};
+use controller_core::receipt_check::check_object;
+use crypto::{KeyId, VerifyingKey};
 use kube::Api;
 use serde::Serialize;
 
@@ -73,8 +72,57 @@ enum Format {
     Json,
 }
 
+impl Args {
+    /// What `--verify` of another verb asks for: the receipt of that name in the cluster, under the cluster's bundle.
+    pub fn of_cluster(name: &str, cluster: ClusterArgs, operator: OperatorArgs) -> Self {
+        Self {
+            receipt: format!("mur/{name}"),
+            trust: None,
+            root: None,
+            document: None,
+            outputs: None,
+            output: Format::Text,
+            cluster,
+            operator,
+        }
+    }
+}
+
+/// The verdict on a receipt in the cluster; the checks go to stderr, since stdout holds another verb's data.
+pub async fn aside(args: &Args) -> Result<ExitCode, Error> {
+    let (report, notes, _) = examine(args).await?;
+    output::note(text(&report).trim_end());
+    for note in notes {
+        output::note(format_args!("note: {note}"));
+    }
+    Ok(exit_code(report.verdict))
+}
+
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
-    let source = read_receipt(&args).await?;
+    let (report, notes, other_pin) = examine(&args).await?;
+    match args.output {
+        Format::Text => output::print(&text(&report))?,
+        Format::Json => output::print_json(&Printed {
+            receipt: &args.receipt,
+            exit_code: report.verdict.exit_code(),
+            notes: &notes,
+            report: &report,
+        })?,
+    }
+    for note in notes {
+        output::note(format_args!("note: {note}"));
+    }
+    if other_pin {
+        output::note(
+            "hint: the root that `chimera trust pin` stored is another; --root KEYID names the one to trust here",
+        );
+    }
+    Ok(exit_code(report.verdict))
+}
+
+/// Reads everything and makes every check: the report, notes, and whether another root than the pinned one was met.
+async fn examine(args: &Args) -> Result<(Report, Vec<String>, bool), Error> {
+    let source = read_receipt(args).await?;
     let named = args.root.as_deref().map(parse_root).transpose()?;
     let from_cluster = in_cluster(&args.receipt).is_some().then_some(&args.cluster);
     let anchor = trust::resolve(args.trust.as_deref(), from_cluster, &args.operator).await?;
@@ -89,27 +137,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
         outputs: outputs.as_deref(),
     };
     let (report, notes) = judge(&source, trusted.as_ref(), &evidence);
-    match args.output {
-        Format::Text => output::print(&text(&report))?,
-        Format::Json => output::print_json(&Printed {
-            receipt: &args.receipt,
-            exit_code: report.verdict.exit_code(),
-            notes: &notes,
-            report: &report,
-        })?,
-    }
-    for note in notes {
-        output::note(format_args!("note: {note}"));
-    }
-    if named.is_none()
+    let other_pin = named.is_none()
         && anchor.pinned.is_some()
-        && report.failure().is_some_and(|check| check.name == "root")
-    {
-        output::note(
-            "hint: the root that `chimera trust pin` stored is another; --root KEYID names the one to trust here",
-        );
-    }
-    Ok(exit_code(report.verdict))
+        && report.failure().is_some_and(|check| check.name == "root");
+    Ok((report, notes, other_pin))
 }
 
 fn exit_code(verdict: Verdict) -> ExitCode {
@@ -223,10 +254,7 @@ fn judge(
         Source::Object(receipt, envelope) => {
             let mut report = verify_with(&envelope, trusted, evidence.document, evidence.outputs);
             if let Some(statement) = report.statement.take() {
-                check_fields(&mut report, &receipt, &statement);
-                if let Some(mu) = &receipt.spec.mu {
-                    check_mirror(&mut report, &mut notes, mu, &statement);
-                }
+                notes = check_object(&mut report, &receipt, &statement);
                 report.statement = Some(statement);
             }
             (report, notes)
@@ -291,145 +319,6 @@ fn open_source(bytes: &[u8]) -> Source<'_> {
             format!("a MuReceipt without a sound spec: {error}"),
             Verdict::NotAReceipt,
         ),
-    }
-}
-
-/// The plain fields of a MuReceipt, each against what is signed.
-fn check_fields(report: &mut Report, receipt: &MuReceipt, statement: &Statement) {
-    let different = differing_fields(receipt, statement);
-    let detail = if different.is_empty() {
-        "the object's fields say what is signed".to_owned()
-    } else {
-        format!("not what is signed: {}", different.join(", "))
-    };
-    report.check("fields", different.is_empty(), detail, Verdict::DigestMismatch);
-}
-
-fn differing_fields(receipt: &MuReceipt, statement: &Statement) -> Vec<&'static str> {
-    // Taken apart without `..`: a field that is added to the kind is compared here, or this does not compile.
-    let MuReceiptSpec {
-        workflow_ref,
-        result,
-        envelope: _,
-        mu: _,
-        algorithm,
-        key_id,
-        run_id,
-        document_digest,
-        outputs_digest,
-        submitter,
-        act_as,
-        head,
-        started_at,
-        finished_at,
-        gpu_seconds,
-        error,
-    } = &receipt.spec;
-    let (external, internal, metadata) = (statement.external(), statement.internal(), statement.metadata());
-    let workflow = &external.workflow;
-    let same = |plain: &api::DigestSet, signed: &DigestSet| {
-        plain.sha256 == signed.sha256 && plain.blake3 == signed.blake3
-    };
-    let granted = statement.grant().ok().flatten();
-    let granted_head = granted
-        .and_then(|envelope| serde_json::from_slice::<crypto::grant::Grant>(envelope.payload()).ok())
-        .map(|grant| grant.head.name);
-    let same_error = match (error, &internal.error) {
-        (None, None) => true,
-        (Some(plain), Some(signed)) => {
-            plain.reason == signed.reason
-                && plain.message == signed.message
-                && plain.code == signed.code
-                && plain.line.map(i64::from) == signed.line.map(i64::from)
-                && plain.column.map(i64::from) == signed.column.map(i64::from)
-        }
-        _ => false,
-    };
-    [
-        (
-            "namespace",
-            receipt
-                .metadata
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == workflow.namespace),
-        ),
-        ("workflowRef.name", workflow_ref.name == workflow.name),
-        ("workflowRef.uid", workflow_ref.uid == workflow.uid),
-        (
-            "workflowRef.generation",
-            workflow_ref.generation == workflow.generation,
-        ),
-        (
-            "workflowRef.attempt",
-            i64::from(workflow_ref.attempt) == i64::from(workflow.attempt),
-        ),
-        ("result", result.as_str() == internal.result.name()),
-        ("algorithm", *algorithm == internal.suite.name()),
-        ("keyId", *key_id == internal.key_id.as_str()),
-        ("runId", *run_id == metadata.invocation_id),
-        ("documentDigest", same(document_digest, &external.document)),
-        (
-            "outputsDigest",
-            match (outputs_digest, statement.outputs()) {
-                (None, None) => true,
-                (Some(plain), Some(signed)) => same(plain, &signed),
-                _ => false,
-            },
-        ),
-        (
-            "submitter",
-            submitter
-                .as_ref()
-                .is_none_or(|submitter| *submitter == external.submitter),
-        ),
-        ("actAs", *act_as == external.act_as),
-        ("head", head.is_none() || *head == granted_head),
-        (
-            "startedAt",
-            started_at.is_none_or(|time| time == metadata.started_on),
-        ),
-        (
-            "finishedAt",
-            finished_at.is_none_or(|time| time == metadata.finished_on),
-        ),
-        ("gpuSeconds", (gpu_seconds - statement.gpu_seconds()).abs() < 1e-9),
-        ("error", same_error),
-    ]
-    .into_iter()
-    .filter_map(|(field, same)| (!same).then_some(field))
-    .collect()
-}
-
-/// The mirrored document, reversed, against the signed digest.
-fn check_mirror(report: &mut Report, notes: &mut Vec<String>, mu: &str, statement: &Statement) {
-    let name = "mirror";
-    let (header, body) = match maml::mirror::read(mu) {
-        Ok(read) => read,
-        Err(error) => {
-            report.check(name, false, error.to_string(), Verdict::DigestMismatch);
-            return;
-        }
-    };
-    let source = maml::mirror::reverse(body);
-    let digest = DigestSet::of(source.as_bytes());
-    if digest.blake3 != header.source_digest {
-        let detail = "the mirrored text is not the one that its header names";
-        report.check(name, false, detail, Verdict::DigestMismatch);
-    } else if digest == statement.external().document {
-        report.check(
-            name,
-            true,
-            "reversed, it is the signed document",
-            Verdict::DigestMismatch,
-        );
-    } else if source.contains("[redacted:") {
-        notes.push(
-            "the mirrored document was redacted, so it cannot be compared with what is signed".to_owned(),
-        );
-    } else {
-        let detail = "reversed, it is another document than the signed one";
-        report.check(name, false, detail, Verdict::DigestMismatch);
     }
 }
 

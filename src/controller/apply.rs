@@ -114,6 +114,7 @@ pub async fn label<K: Namespaced>(
 }
 
 /// Deletes the object with this UID, and no other of its name. Nothing to delete is no error.
+#[expect(clippy::disallowed_methods, reason = "this is the one place where objects are deleted")]
 pub async fn delete<K: Namespaced>(api: &Api<K>, name: &str, uid: &str) -> Result<(), CallError> {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 
 use api::{
     ConditionStatus, MuReceipt, MuReceiptStatus,
-    condition::{READY, VERIFIED, Verdict, set},
+    condition::{self, READY, VERIFIED},
     reasons,
 };
-use crypto::verify::{self, Request, verify};
+use controller_core::receipt_check::check_object;
+use crypto::verify::{Verdict, verify_with};
 use kube::{Api, ResourceExt as _, core::PartialObjectMeta, runtime::controller::Action};
 
 use crate::{
@@ -50,44 +51,20 @@ pub async fn reconcile(receipt: Arc<PartialObjectMeta<MuReceipt>>, scope: Arc<Sc
 }
 
 fn judge(receipt: &MuReceipt, trust: &Trust) -> (bool, &'static str, String) {
-    let report = verify(&Request {
-        envelope: receipt.spec.envelope.as_bytes(),
-        bundle: &trust.bundle,
-        pinned_root: Some(trust.keys.root().key_id()),
-        document: None,
-        outputs: None,
-    });
-    if let Some(failed) = report.failure() {
-        let reason = match report.verdict {
-            verify::Verdict::Valid | verify::Verdict::DigestMismatch => reasons::DIGEST_MISMATCH,
-            verify::Verdict::NotAReceipt => reasons::NOT_A_RECEIPT,
-            verify::Verdict::UntrustedKey => reasons::UNTRUSTED_KEY,
-            verify::Verdict::BadSignature => reasons::BAD_SIGNATURE,
-        };
-        return (false, reason, format!("{}: {}", failed.name, failed.detail));
+    let mut report = verify_with(receipt.spec.envelope.as_bytes(), Ok(&trust.keys), None, None);
+    if let Some(statement) = report.statement.take() {
+        check_object(&mut report, receipt, &statement);
     }
-    let differing = report.statement.as_ref().and_then(|statement| differing_field(receipt, statement));
-    match differing {
-        Some(field) => (false, reasons::DIGEST_MISMATCH, format!("spec.{field} is not what is signed")),
-        None => (true, reasons::RECEIPT_VERIFIED, "all signatures and digests hold".to_owned()),
-    }
-}
-
-/// The first plain field that is not a copy of what is signed.
-fn differing_field(receipt: &MuReceipt, statement: &crypto::receipt::Statement) -> Option<&'static str> {
-    let (spec, internal) = (&receipt.spec, statement.internal());
-    let outputs = statement.outputs().filter(|_| internal.error.is_none());
-    let shown = spec.outputs_digest.as_ref().map(|digest| digest.sha256.as_str());
-    [
-        ("result", spec.result.as_str() == statement.result().name()),
-        ("keyId", spec.key_id == internal.key_id.as_str()),
-        ("algorithm", spec.algorithm == internal.suite.to_string()),
-        ("runId", spec.run_id == statement.metadata().invocation_id),
-        ("gpuSeconds", (spec.gpu_seconds - statement.gpu_seconds()).abs() < 1e-9),
-        ("outputsDigest", outputs.is_none_or(|digest| shown == Some(digest.sha256.as_str()))),
-    ]
-    .into_iter()
-    .find_map(|(field, same)| (!same).then_some(field))
+    let Some(failed) = report.failure() else {
+        return (true, reasons::RECEIPT_VERIFIED, "all signatures and digests hold".to_owned());
+    };
+    let reason = match report.verdict {
+        Verdict::Valid | Verdict::DigestMismatch => reasons::DIGEST_MISMATCH,
+        Verdict::NotAReceipt => reasons::NOT_A_RECEIPT,
+        Verdict::UntrustedKey => reasons::UNTRUSTED_KEY,
+        Verdict::BadSignature => reasons::BAD_SIGNATURE,
+    };
+    (false, reason, format!("{}: {}", failed.name, failed.detail))
 }
 
 fn build_status(receipt: &MuReceipt, verified: bool, reason: &str, message: &str) -> MuReceiptStatus {
@@ -95,14 +72,14 @@ fn build_status(receipt: &MuReceipt, verified: bool, reason: &str, message: &str
     let now = clock::now();
     let mut changed = false;
     for type_ in [VERIFIED, READY] {
-        let verdict = Verdict {
+        let verdict = condition::Verdict {
             type_,
             status: ConditionStatus::from(verified),
             reason,
             message,
             observed_generation: receipt.metadata.generation,
         };
-        changed |= set(&mut status.conditions, &verdict, now);
+        changed |= condition::set(&mut status.conditions, &verdict, now);
     }
     status.observed_generation = receipt.metadata.generation;
     if changed {

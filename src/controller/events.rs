@@ -32,21 +32,21 @@ impl Events {
     }
 
     /// Tells of something as it should be.
-    pub fn normal<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &str, note: String) {
-        self.tell(about, EventType::Normal, reason, note);
+    pub fn normal<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &str, note: impl Into<String>) {
+        self.tell(about, EventType::Normal, reason, &note.into());
     }
 
     /// Tells of something that somebody should look at.
-    pub fn warning<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &str, note: String) {
-        self.tell(about, EventType::Warning, reason, note);
+    pub fn warning<K: Resource<DynamicType = ()>>(&self, about: &K, reason: &str, note: impl Into<String>) {
+        self.tell(about, EventType::Warning, reason, &note.into());
     }
 
-    fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, type_: EventType, reason: &str, note: String) {
+    fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, type_: EventType, reason: &str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
             // The API takes a kilobyte.
-            note: Some(controller_core::workflow_status::shortened(&note, 1000)),
+            note: Some(controller_core::workflow_status::shortened(note, 1000)),
             action: reason.to_owned(),
             secondary: None,
         };

@@ -1,6 +1,6 @@
 //! Reconciles a ChimeraHead: observe, plan, apply.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use api::{ChimeraHead, Role, names, reasons};
 use controller_core::{
@@ -53,7 +53,7 @@ async fn observe_identity(scope: &Scope, head: &ChimeraHead) -> Result<(), Strin
 fn observe_pods(scope: &Scope, head: &ChimeraHead) -> Vec<PodView> {
     let pods = scope.pods.state();
     let mut views: Vec<_> = pods.iter().filter(|pod| owns(head, pod)).map(|pod| view(scope, pod)).collect();
-    views.sort_by(|a, b| (a.slot, a.incarnation).cmp(&(b.slot, b.incarnation)));
+    views.sort_by_key(|view| (view.slot, view.incarnation));
     views
 }
 
@@ -111,8 +111,8 @@ fn waiting(pod: &Pod) -> Option<String> {
     });
     container.or_else(|| {
         let conditions = status.conditions.iter().flatten();
-        let unscheduled = conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
-        unscheduled.filter_map(|condition| condition.message.clone()).next()
+        let mut unscheduled = conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
+        unscheduled.find_map(|condition| condition.message.clone())
     })
 }
 
@@ -220,7 +220,7 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         address,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         head: head.name_any(),
-        labels: head.metadata.labels.clone().unwrap_or_else(BTreeMap::new),
+        labels: head.metadata.labels.clone().unwrap_or_default(),
         role: head.spec.role,
         spare: pod.labels().get(names::SPARE_LABEL).is_some_and(|spare| spare == "true"),
         heartbeat: Duration::from_millis(millis),

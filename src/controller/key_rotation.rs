@@ -212,8 +212,8 @@ async fn apply_plan(
             context.events.normal(policy, reasons::KEY_PUBLISHED, "the public key is in chimera-trust".to_owned());
             Duration::ZERO
         }
-        (Step::Use, Keys { key: Stored::Present((key, statements)), bundle: Stored::Present(bundle), .. }) => {
-            put_to_use(context, &name, key, &statements, bundle);
+        (Step::Use, Keys { key: Stored::Present((key, statements)), bundle: Stored::Present((_, keys)), .. }) => {
+            put_to_use(context, &name, key, &statements, keys);
             RESYNC
         }
         _ => RESYNC,
@@ -304,7 +304,7 @@ fn put_to_use(
     policy: &str,
     key: SigningKey,
     statements: &[Envelope],
-    (bundle, keys): (Bundle, TrustedKeys),
+    keys: TrustedKeys,
 ) {
     let id = key.verifying_key().key_id().clone();
     let statement = statements.iter().find(|statement| {
@@ -317,7 +317,7 @@ fn put_to_use(
     };
     let signer = Signer { statement: statement.to_json().into_bytes(), key };
     let root_pem = keys.root().spki_pem();
-    if context.keyring.put(policy, signer, Trust { bundle, keys, root_pem }) {
+    if context.keyring.put(policy, signer, Trust { keys, root_pem }) {
         tracing::info!(policy, key = id.short(), "a published key is in use");
         context.triggers.wake_all();
     }

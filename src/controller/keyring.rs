@@ -5,10 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crypto::{
-    SigningKey,
-    trust::{Bundle, TrustedKeys},
-};
+use crypto::{SigningKey, trust::TrustedKeys};
 
 /// A published key that may sign.
 pub struct Signer {
@@ -20,9 +17,7 @@ pub struct Signer {
 
 /// The published bundle, verified.
 pub struct Trust {
-    /// The bundle.
-    pub bundle: Bundle,
-    /// Its keys.
+    /// The keys that it vouches for.
     pub keys: TrustedKeys,
     /// The root's public key, PEM: what heads pin.
     pub root_pem: String,

@@ -204,10 +204,9 @@ fn plan(
     }
     let theirs = current.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     let valid_for = theirs.map_or(duration, Duration::from_secs);
-    if unchanged_for >= valid_for {
-        Decision::Take(spec(next))
-    } else {
-        Decision::Wait(valid_for - unchanged_for)
+    match valid_for.checked_sub(unchanged_for) {
+        Some(left) if !left.is_zero() => Decision::Wait(left),
+        _ => Decision::Take(spec(next)),
     }
 }
 

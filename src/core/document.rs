@@ -2,7 +2,7 @@
 
 use api::maml_workflow::{DIAGNOSTICS_LIMIT, DOCUMENT_LIMIT, Diagnostic, Severity};
 use api::reasons;
-use maml::Document;
+use maml::{Document, Language};
 use serde_json::{Map, Value};
 
 /// A document as it was submitted, with who asks for what.
@@ -56,6 +56,10 @@ pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
         let message = format!("a document of type {} without a code block cannot run", document.front_matter.kind);
         return Err(Refusal::plain(reasons::NOT_RUNNABLE, message));
     }
+    if let Some(block) = document.blocks.iter().find(|block| matches!(block.language, Language::Other(_))) {
+        let message = format!("{}:1: block {} is in a language that no head runs; use python", block.line, block.name);
+        return Err(Refusal::plain(reasons::UNSUPPORTED_LANGUAGE, message));
+    }
     if document.front_matter.requires.network {
         let message = "the document requires network access, which no head gives; remove `requires.network`".to_owned();
         return Err(Refusal::plain(reasons::UNSUPPORTED_REQUIREMENT, message));
@@ -76,7 +80,10 @@ fn readable(document: &[u8]) -> Result<&str, Refusal> {
 }
 
 fn invalid(faults: &[maml::Diagnostic]) -> Refusal {
-    let diagnostics: Vec<_> = faults.iter().take(DIAGNOSTICS_LIMIT).map(shown).collect();
+    // The worst first, so that no error is lost behind remarks.
+    let mut worst: Vec<_> = faults.iter().collect();
+    worst.sort_by_key(|fault| std::cmp::Reverse(fault.severity));
+    let diagnostics: Vec<_> = worst.into_iter().take(DIAGNOSTICS_LIMIT).map(shown).collect();
     let errors = faults.iter().filter(|fault| fault.severity == maml::Severity::Error).count();
     let first = faults.iter().find(|fault| fault.severity == maml::Severity::Error);
     let message = first.map_or_else(
@@ -96,7 +103,7 @@ fn shown(fault: &maml::Diagnostic) -> Diagnostic {
         severity: match fault.severity {
             maml::Severity::Error => Severity::Error,
             maml::Severity::Warning => Severity::Warning,
-            _ => Severity::Note,
+            maml::Severity::Info => Severity::Note,
         },
         line: i32::try_from(fault.start.line).ok(),
         column: i32::try_from(fault.start.column).ok(),

@@ -124,7 +124,8 @@ fn owner(head: &ChimeraHead) -> Option<Vec<OwnerReference>> {
         name: head.metadata.name.clone()?,
         uid: head.metadata.uid.clone()?,
         controller: Some(true),
-        block_owner_deletion: Some(true),
+        // Blocking would need the right to change the head's finalizers, and nothing here waits for pods.
+        block_owner_deletion: None,
     }])
 }
 

@@ -9,6 +9,7 @@ pub mod head_pod;
 pub mod key_plan;
 pub mod placement;
 pub mod receipt;
+pub mod receipt_check;
 pub mod run;
 pub mod workflow_plan;
 pub mod workflow_status;

@@ -171,9 +171,8 @@ pub fn plan(observed: Observed<'_>) -> Plan {
         return plan_expiry(workflow, &observed.status, observed.now);
     }
     match &observed.run {
-        RunState::Concluded => Plan::Rest,
         RunState::Running(_) if cancel_requested(workflow) => Plan::Cancel,
-        RunState::Running(_) => Plan::Rest,
+        RunState::Running(_) | RunState::Concluded => Plan::Rest,
         RunState::Ended { .. } => plan_conclusion(observed),
         RunState::Lost(_) if observed.receipt_exists => Plan::Recover,
         RunState::Lost(loss) => {

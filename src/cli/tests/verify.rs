@@ -392,13 +392,23 @@ fn a_damaged_object_ends_with_10_and_a_foreign_one_with_2() {
 fn a_bit_flipped_anywhere_in_the_payload_of_an_exported_object_ends_with_10() {
     let desk = Desk::new(Sample::success());
     let object = object(&desk.sample);
-    let files = [serde_json::to_vec(&object).unwrap(), serde_saphyr::to_string(&object).unwrap().into_bytes()];
+    let files = [
+        serde_json::to_vec(&object).unwrap(),
+        serde_saphyr::to_string(&object).unwrap().into_bytes(),
+    ];
     for file in files {
         let text = String::from_utf8(file.clone()).unwrap();
         let longest = desk.sample.envelope().to_json();
-        let base64 = longest.split('"').max_by_key(|part| part.len()).unwrap().to_owned();
+        let base64 = longest
+            .split('"')
+            .max_by_key(|part| part.len())
+            .unwrap()
+            .to_owned();
         let start = text.find(&base64).unwrap();
-        for (step, place) in (start..start + base64.len()).step_by(base64.len() / 40).enumerate() {
+        for (step, place) in (start..start + base64.len())
+            .step_by(base64.len() / 40)
+            .enumerate()
+        {
             let mut bent = file.clone();
             bent[place] ^= 1 << (step % 8);
             desk.write("bent", &bent);
