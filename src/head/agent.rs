@@ -13,7 +13,7 @@ use crate::zygote::{Configuration, Ready, State, Zygote};
 use crypto::attestation::{BlockState, RunError};
 use crypto::{DigestSet, SigningKey, Suite};
 use head_proto::run_event::Event;
-use head_proto::{BlockChanged, HeadStatus, Output, RunRequest, Started, output};
+use head_proto::{BlockChanged, Finished, HeadStatus, Output, RunRequest, Started, output};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,10 +147,20 @@ impl Agent {
                 }));
                 self.changed();
                 let (agent, begun) = (self.clone(), run.clone());
+                let work = tokio::spawn({
+                    let (agent, run) = (self.clone(), run.clone());
+                    async move {
+                        agent
+                            .carry_out(&run, job, unsupported, admitted.digest, &ready)
+                            .await
+                    }
+                });
                 tokio::spawn(async move {
-                    agent
-                        .carry_out(&begun, job, unsupported, admitted.digest, &ready)
-                        .await;
+                    // Whatever happened, the run ends and its place is free again. A Finished that attests nothing is
+                    // a result for no controller.
+                    let finished = work.await.unwrap_or_default();
+                    agent.registry.finish(&begun, finished);
+                    agent.changed();
                 });
                 Ok(run)
             }
@@ -244,7 +254,7 @@ impl Agent {
         self.revision.send_modify(|revision| *revision += 1);
     }
 
-    /// From job to attestation. The registry always gets its Finished.
+    /// From job to attestation.
     async fn carry_out(
         &self,
         run: &Arc<Run>,
@@ -252,7 +262,7 @@ impl Agent {
         unsupported: Option<Block>,
         grant: DigestSet,
         ready: &Ready,
-    ) {
+    ) -> Finished {
         let outcome = if let Some(block) = unsupported {
             refuse_language(&job, &block)
         } else {
@@ -278,15 +288,12 @@ impl Agent {
             reason = outcome.result.as_ref().err().map(|error| error.reason.as_str()),
             "run finished"
         );
-        match attestation::finish(&self.key, &self.machine, Some(ready), run.id(), grant, outcome) {
-            Ok(finished) => self.registry.finish(run, finished),
-            Err(error) => {
-                // The stream ends with a Finished that attests nothing, which no controller takes for a result.
+        attestation::finish(&self.key, &self.machine, Some(ready), run.id(), grant, outcome).unwrap_or_else(
+            |error| {
                 tracing::error!(run_id = %run.id(), error = %crate::tls::chain(&error), "a run cannot be attested");
-                self.registry.finish(run, head_proto::Finished::default());
-            }
-        }
-        self.changed();
+                Finished::default()
+            },
+        )
     }
 
     /// Follows the zygote: a new one is ready once it has run the canary.

@@ -137,6 +137,14 @@ impl Child {
     }
 }
 
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.ended.is_terminated() {
+            self.kill();
+        }
+    }
+}
+
 /// The handle to the zygote; it lives until this is dropped.
 #[derive(Debug)]
 pub struct Zygote {

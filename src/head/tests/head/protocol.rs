@@ -346,3 +346,36 @@ async fn latency_from_grant_to_finished_is_printed() {
         );
     }
 }
+
+/// Prints a figure as well: `cargo test -p chimera-head at_once -- --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_runs_at_once_all_finish_and_leave_nothing() {
+    const RUNS: usize = 200;
+    let head = std::sync::Arc::new(Testbed::start_with(&["--workers", "8"]).await);
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(8));
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let (before, began) = (descriptors(), Instant::now());
+    let mut runs = tokio::task::JoinSet::new();
+    for number in 0..RUNS {
+        let (head, places) = (head.clone(), places.clone());
+        runs.spawn(async move {
+            let _place = places.acquire_owned().await.unwrap();
+            let inputs = format!("{{\"n\":{number}}}");
+            let ran = head
+                .run("print(inputs['n'])\nresult = inputs['n']", &inputs)
+                .await;
+            assert_eq!(ran.outputs, json!({ "result": number }));
+            assert_eq!(ran.printed(), format!("{number}\n"));
+        });
+    }
+    while let Some(ran) = runs.join_next().await {
+        ran.unwrap();
+    }
+    println!(
+        "{RUNS} runs in {:?}; open descriptors {before} before, {} after",
+        began.elapsed(),
+        descriptors()
+    );
+    assert!(std::fs::read_dir(&head.runs).unwrap().next().is_none());
+    assert!(head.agent.status().running.is_empty());
+}
