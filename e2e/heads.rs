@@ -1,0 +1,93 @@
+//! Heads for tests: as small as a head can be, so that many fit on a node of two cores.
+
+use std::collections::BTreeMap;
+
+use api::{
+    ChimeraHead, ChimeraHeadSpec, Role,
+    chimera_head::{Gpu, Health, ResourceAmounts, Resources, Workers},
+    condition::{READY, is_true},
+    names,
+};
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::api::resource::Quantity};
+use kube::api::ListParams;
+
+use crate::{Namespace, wait};
+
+/// A head of one pod with two bare interpreters.
+pub fn small(name: &str) -> ChimeraHead {
+    let amounts = |cpu: Option<&str>, memory: &str, storage: &str| ResourceAmounts {
+        cpu: cpu.map(|cpu| Quantity(cpu.to_owned())),
+        memory: Some(Quantity(memory.to_owned())),
+        ephemeral_storage: Some(Quantity(storage.to_owned())),
+    };
+    ChimeraHead::new(
+        name,
+        ChimeraHeadSpec {
+            role: Role::Quantum,
+            replicas: 1,
+            spares: 0,
+            image: None,
+            gpu: None,
+            workers: Workers { warm: 2, preload: Vec::new() },
+            resources: Some(Resources {
+                requests: Some(amounts(Some("10m"), "32Mi", "16Mi")),
+                limits: Some(amounts(None, "4Gi", "1Gi")),
+            }),
+            health: Health::default(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            priority_class_name: None,
+            topology_spread: Vec::new(),
+        },
+    )
+}
+
+/// A small head whose pods have one GPU each.
+pub fn with_gpu(name: &str) -> ChimeraHead {
+    let mut head = small(name);
+    head.spec.gpu = Some(Gpu { count: 1, resource_name: "nvidia.com/gpu".to_owned(), runtime_class_name: None });
+    head
+}
+
+/// Creates a head and waits until all its pods are ready, spares too.
+pub async fn start(space: &Namespace, head: ChimeraHead) -> ChimeraHead {
+    let name = head.metadata.name.clone().unwrap_or_default();
+    space.create_object(&head).await;
+    ready(space, &name).await
+}
+
+/// Waits until a head is Ready as its present spec asks, spares included.
+pub async fn ready(space: &Namespace, name: &str) -> ChimeraHead {
+    wait::until(&space.api::<ChimeraHead>(), name, "every pod is ready", |head| {
+        let places = head.spec.replicas + head.spec.spares;
+        head.status.as_ref().is_some_and(|status| {
+            status.observed_generation == head.metadata.generation
+                && is_true(&status.conditions, READY)
+                && status.ready_replicas == head.spec.replicas
+                && i32::try_from(status.pods.iter().filter(|pod| pod.ready).count()) == Ok(places)
+        })
+    })
+    .await
+}
+
+/// The pods of a head that are not being deleted.
+pub async fn pods(space: &Namespace, head: &str) -> Vec<Pod> {
+    let which = ListParams::default().labels(&format!("{}={head}", names::HEAD_LABEL));
+    let list = space.api::<Pod>().list(&which).await.expect("pods can be listed");
+    list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+}
+
+/// Names, UIDs and restarts of a head's pods: the same before and after, if nothing happened to them.
+pub async fn fingerprint(space: &Namespace, head: &str) -> Vec<(String, String, i32)> {
+    let mut all: Vec<_> = pods(space, head)
+        .await
+        .into_iter()
+        .map(|pod| {
+            let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+            let restarts = containers.iter().map(|container| container.restart_count).sum();
+            (pod.metadata.name.unwrap_or_default(), pod.metadata.uid.unwrap_or_default(), restarts)
+        })
+        .collect();
+    all.sort();
+    all
+}
