@@ -38,9 +38,9 @@ pub struct Arguments {
     /// Memory of a run beyond what the warm interpreter holds, in MiB.
     #[arg(long, default_value_t = 2048)]
     pub run_memory_mib: u64,
-    /// Longest file that a run may write, in MiB.
+    /// What a run may hold on disk, in MiB.
     #[arg(long, default_value_t = 1024)]
-    pub run_file_mib: u64,
+    pub run_disk_mib: u64,
     /// Processes and threads of one run.
     #[arg(long, default_value_t = 256)]
     pub run_processes: u64,
@@ -75,7 +75,7 @@ impl Arguments {
     pub fn setup(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Setup, policy::Error> {
         let limits = Limits {
             memory: self.run_memory_mib << 20,
-            file: self.run_file_mib << 20,
+            file: self.run_disk_mib << 20,
             descriptors: 1024,
             processes: self.run_processes.saturating_mul(16),
         };
@@ -109,6 +109,7 @@ impl Arguments {
             together: Consumption {
                 tasks: self.run_processes,
                 memory: limits.memory,
+                disk: limits.file,
             },
             machine: Machine {
                 image_digest: image_digest(self.image.as_deref()),

@@ -1,16 +1,23 @@
-//! What all processes of a run use together: the kernel's own limits hold for each process alone, and no cgroup is
-//! writable in a restricted pod. Read from /proc every so often, so a burst may pass before it is seen.
+//! What a run uses in all: the kernel's own limits hold for each process and each file alone, and neither cgroups nor
+//! quotas are at hand in a restricted pod. Looked at every so often, so a burst may pass before it is seen.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
-/// One look at a process group.
+/// Files and folders of a run that are looked at; one that has more is over any limit.
+const MOST_FILES: usize = 20_000;
+
+/// One look at a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consumption {
     /// Processes and threads.
     pub tasks: u64,
     /// Resident memory that is backed by no file, beyond what each process shares with the zygote, in bytes.
     pub memory: u64,
+    /// What its folder holds on disk, in bytes.
+    pub disk: u64,
 }
 
 /// Adds up the processes of `group`. `inherited` is the anonymous memory that each began with.
@@ -39,6 +46,40 @@ pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
             + kilobytes(&status, "RssShmem:") * 1024;
     }
     Ok(total)
+}
+
+/// What lies in `folder`, in bytes on disk. A tree that cannot be looked through, because it is too deep, too large or
+/// closed to its owner, counts as endless: no honest document makes one.
+pub fn of_folder(folder: &Path) -> u64 {
+    let (mut folders, mut bytes, mut files) = (vec![folder.to_owned()], 0, 0);
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Gone meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return u64::MAX,
+        };
+        for entry in entries {
+            let Ok(entry) = entry else {
+                return u64::MAX;
+            };
+            files += 1;
+            if files > MOST_FILES {
+                return u64::MAX;
+            }
+            match entry.metadata() {
+                Ok(metadata) => {
+                    bytes += metadata.blocks() * 512;
+                    if metadata.is_dir() {
+                        folders.push(entry.path());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => return u64::MAX,
+            }
+        }
+    }
+    bytes
 }
 
 /// The number of threads, if the process belongs to the group: proc_pid_stat(5), fields 5 and 20.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -48,6 +49,8 @@ pub mod reason {
     pub const OUTPUT_LIMIT_EXCEEDED: &str = "OutputLimitExceeded";
     /// The run started more processes and threads than it may have.
     pub const PROCESS_LIMIT_EXCEEDED: &str = "ProcessLimitExceeded";
+    /// The run wrote more to disk than it may.
+    pub const DISK_LIMIT_EXCEEDED: &str = "DiskLimitExceeded";
     /// The outputs are not JSON, or too large.
     pub const INVALID_OUTPUT: &str = "InvalidOutput";
     /// A signal ended the run.
@@ -190,7 +193,7 @@ pub fn failure(reason: &str, message: impl Into<String>) -> RunError {
 
 /// What is held while a run is under way.
 struct Running {
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     child: crate::zygote::Child,
     control: UnixStream,
     stdout: pipe::Receiver,
@@ -321,7 +324,7 @@ impl Running {
                 }
             }
             if look {
-                fatal = over_limit(place, self.child.group()).await;
+                fatal = over_limit(place, self.child.group(), &self.folder).await;
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -346,13 +349,18 @@ impl Running {
 }
 
 /// Whether the run's processes use too much together.
-async fn over_limit(place: Place<'_>, group: Option<i32>) -> Option<RunError> {
+async fn over_limit(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option<RunError> {
     let group = group?;
     let inherited = match &*place.zygote.state().borrow() {
         State::Ready(ready) => ready.anonymous,
         _ => return None,
     };
-    let used = tokio::task::spawn_blocking(move || consumption::of_group(group, inherited)).await;
+    let folder = folder.to_owned();
+    let used = tokio::task::spawn_blocking(move || {
+        let disk = consumption::of_folder(&folder);
+        consumption::of_group(group, inherited).map(|used| Consumption { disk, ..used })
+    })
+    .await;
     let Ok(Ok(used)) = used else {
         return None;
     };
@@ -362,6 +370,13 @@ async fn over_limit(place: Place<'_>, group: Option<i32>) -> Option<RunError> {
             place.together.tasks
         );
         return Some(failure(reason::PROCESS_LIMIT_EXCEEDED, message));
+    }
+    if used.disk > place.together.disk {
+        let message = format!(
+            "the run wrote more than {} MiB to disk, or more files than can be looked at",
+            place.together.disk >> 20
+        );
+        return Some(failure(reason::DISK_LIMIT_EXCEEDED, message));
     }
     (used.memory > place.together.memory).then(|| {
         let message = format!(

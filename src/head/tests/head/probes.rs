@@ -284,6 +284,36 @@ async fn a_memory_hog_is_told_that_there_is_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_folder_ends_the_run_before_it_fills_the_disk() {
+    let head = Testbed::start_with(&["--run-disk-mib", "32"]).await;
+    let cases = [
+        "import time\nfor n in range(5): open(str(n), 'wb').write(b'x' * (16 << 20))\nwhile True: time.sleep(1)",
+        "import os, time\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nwhile True: time.sleep(1)",
+    ];
+    for code in cases {
+        let ran = head.run(code, "{}").await;
+        assert_eq!(
+            ran.error().reason,
+            reason::DISK_LIMIT_EXCEEDED,
+            "{:?}",
+            ran.error()
+        );
+        assert_clean(&head).await;
+    }
+    let ran = head
+        .run(
+            "file = open('a', 'wb')\nfile.seek(33 << 20)\nfile.write(b'x')\nfile.flush()",
+            "{}",
+        )
+        .await;
+    assert!(
+        ran.error().message.contains("File too large"),
+        "{:?}",
+        ran.error()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_forks_is_ended_with_every_process_in_it() {
     let head = Testbed::start_with(&["--run-processes", "100"]).await;
     let code = "\
