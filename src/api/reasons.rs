@@ -63,11 +63,17 @@ reasons! {
     OUTPUTS_UNREADABLE = "OutputsUnreadable", "MamlWorkflow Succeeded", "An output is no JSON value.";
     TIMED_OUT = "TimedOut", "MamlWorkflow Succeeded", "The program took longer than `spec.timeoutSeconds` and was killed.";
     OUT_OF_MEMORY = "OutOfMemory", "MamlWorkflow Succeeded", "The program used more memory than it may and was killed.";
-    LIMIT_EXCEEDED = "LimitExceeded", "MamlWorkflow Succeeded", "The program broke another limit of its sandbox and was killed.";
+    OUTPUT_LIMIT_EXCEEDED = "OutputLimitExceeded", "MamlWorkflow Succeeded", "The program printed more than a run may and was killed.";
+    PROCESS_LIMIT_EXCEEDED = "ProcessLimitExceeded", "MamlWorkflow Succeeded", "The program started more processes and threads than a run may and was killed.";
+    DISK_LIMIT_EXCEEDED = "DiskLimitExceeded", "MamlWorkflow Succeeded", "The program wrote more to disk than a run may and was killed.";
+    INTERPRETER_EXITED = "InterpreterExited", "MamlWorkflow Succeeded", "The program ended the interpreter before the document was over.";
     PROGRAM_KILLED = "ProgramKilled", "MamlWorkflow Succeeded", "The program ended by a signal that nobody here sent.";
     CANCELLED = "Cancelled", "MamlWorkflow Succeeded", "The annotation `chimera.dunes.io/cancel` asked for the end of the run.";
     RETRYING = "Retrying", "MamlWorkflow Succeeded, Scheduled; Event", "The attempt was lost with its head and is tried again on another.";
     HEAD_LOST = "HeadLost", "MamlWorkflow Succeeded, status.attempts", "The head of the attempt was lost before it answered.";
+    HEAD_STOPPING = "HeadStopping", "MamlWorkflow status.attempts", "The head was stopped before the run was over; it is tried again on another.";
+    INTERPRETER_LOST = "InterpreterLost", "MamlWorkflow status.attempts", "The head lost the warm interpreter of the run, which is tried again.";
+    SANDBOX_FAILED = "SandboxFailed", "MamlWorkflow status.attempts", "The head could not put the sandbox in force; nothing was run there, and the run is tried again.";
     GRANT_REFUSED = "GrantRefused", "MamlWorkflow Succeeded, status.attempts", "The head did not accept the grant; the message says why.";
     RETRIES_EXHAUSTED = "RetriesExhausted", "MamlWorkflow Succeeded", "The run was lost more often than `spec.infrastructureRetries` allows.";
 

@@ -26,6 +26,7 @@ use kube::{
         watcher,
     },
 };
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
 
 use crate::{
@@ -59,6 +60,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Receipts verified a second, at most.
 const AUDITS_PER_SECOND: u64 = 25;
 
+/// The tasks of the process.
+#[derive(Default)]
+struct Tasks {
+    /// Reconciles; they end in order when the process is told to stop.
+    queues: JoinSet<()>,
+    /// What feeds the queues; it is cut off when they have ended.
+    feeders: JoinSet<()>,
+}
+
 type Stop = Shared<futures::future::BoxFuture<'static, ()>>;
 
 /// Runs all controllers until `stop`, then lets reconciles under way end.
@@ -77,17 +87,22 @@ pub async fn run(
     }
     let (stopper, stopped) = tokio::sync::oneshot::channel::<()>();
     let stopped: Stop = stopped.map(|_| ()).boxed().shared();
-    let mut queues = tokio::task::JoinSet::new();
-    start_keys(&config, &context, &watches, &stopped, &mut queues)?;
+    let mut tasks = Tasks::default();
+    start_keys(&config, &context, &watches, &stopped, &mut tasks)?;
     for scope in context.settings.scopes() {
-        start_scope(&config, &context, scope.as_deref(), &watches, &stopped, &mut queues).await?;
+        start_scope(&config, &context, scope.as_deref(), &watches, &stopped, &mut tasks).await?;
     }
+    let Tasks { mut queues, mut feeders } = tasks;
     tokio::select! {
         () = stop => {}
         // A queue ends only when its watch does, and that never ends by itself.
         Some(ended) = queues.join_next() => {
             ended.context("a controller panicked")?;
             anyhow::bail!("a controller ended unexpectedly");
+        }
+        Some(ended) = feeders.join_next() => {
+            ended.context("a watch panicked")?;
+            anyhow::bail!("a watch ended unexpectedly");
         }
     }
     tracing::info!("draining");
@@ -137,7 +152,7 @@ fn start_keys(
     context: &Arc<Context>,
     watches: &Watches,
     stop: &Stop,
-    queues: &mut tokio::task::JoinSet<()>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let mut scopes = context.settings.scopes();
     let own = Some(context.settings.namespace.clone());
@@ -152,7 +167,7 @@ fn start_keys(
         let queue = Queue { kind: "KeyRotationPolicy", concurrency: 1, metrics: Arc::clone(&context.metrics) };
         let backoff = Arc::new(Backoff::default());
         let (shared, stop) = (Arc::clone(context), stop.clone());
-        queues.spawn(queue.run(policies.store, references, shared, key_rotation::reconcile, backoff, stop));
+        tasks.queues.spawn(queue.run(policies.store, references, shared, key_rotation::reconcile, backoff, stop));
     }
     Ok(())
 }
@@ -163,7 +178,7 @@ async fn start_scope(
     namespace: Option<&str>,
     watches: &Watches,
     stop: &Stop,
-    queues: &mut tokio::task::JoinSet<()>,
+    tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
     let all = watcher::Config::default;
     let managed = || all().labels(&format!("{}={}", names::MANAGED_BY_LABEL, names::MANAGED_BY));
@@ -188,22 +203,22 @@ async fn start_scope(
         network_policies: Remembered::default(),
     });
     let receipt_references = references(receipts.changes);
-    let receipt_references = drive(receipt_references, queues);
+    let receipt_references = drive(receipt_references, &mut tasks.feeders);
     let head_references = stream::select_all([
         references(heads.changes),
         UnboundedReceiverStream::new(context.triggers.subscribe_heads()).boxed(),
     ]);
     // Heads are listed before pods are followed, and both before runs are: a run that a predecessor started is
     // rejoined on its head, and must not be taken for lost because the head is not known yet.
-    let head_references = drive(head_references, queues);
+    let head_references = drive(head_references, &mut tasks.feeders);
     listed(&scope.heads, "ChimeraHead").await?;
-    queues.spawn(follow_pods(pods.changes, Arc::clone(&scope)));
+    tasks.feeders.spawn(follow_pods(pods.changes, Arc::clone(&scope)));
     listed(&scope.pods, "Pod").await?;
     listed(&scope.receipts, "MuReceipt").await?;
 
     let queue = Queue { kind: "ChimeraHead", concurrency: 8, metrics: Arc::clone(metrics) };
     let backoff = Arc::new(Backoff::default());
-    queues.spawn(queue.run(
+    tasks.queues.spawn(queue.run(
         heads.store,
         head_references,
         Arc::clone(&scope),
@@ -215,7 +230,7 @@ async fn start_scope(
     let limited = limited(receipt_references);
     let queue = Queue { kind: "MuReceipt", concurrency: 2, metrics: Arc::clone(metrics) };
     let backoff = Arc::new(Backoff::default());
-    queues.spawn(queue.run(receipts.store, limited, Arc::clone(&scope), audit::reconcile, backoff, stop.clone()));
+    tasks.queues.spawn(queue.run(receipts.store, limited, Arc::clone(&scope), audit::reconcile, backoff, stop.clone()));
 
     let workflow_references = stream::select_all([
         workflow_changes(workflows.changes, Arc::clone(&scope)),
@@ -226,8 +241,8 @@ async fn start_scope(
     let queue =
         Queue { kind: "MamlWorkflow", concurrency: context.settings.concurrency, metrics: Arc::clone(metrics) };
     let backoff = Arc::new(Backoff::default());
-    queues.spawn(sweep(Arc::clone(&scope)));
-    queues.spawn(queue.run(
+    tasks.feeders.spawn(sweep(Arc::clone(&scope)));
+    tasks.queues.spawn(queue.run(
         workflows.store,
         workflow_references,
         scope,
@@ -259,10 +274,10 @@ where
 /// Polls a stream in a task of its own, so that its store fills before anybody reads the references.
 fn drive<T: Send + 'static>(
     mut from: impl Stream<Item = T> + Send + Unpin + 'static,
-    queues: &mut tokio::task::JoinSet<()>,
+    feeders: &mut JoinSet<()>,
 ) -> BoxStream<'static, T> {
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    queues.spawn(async move {
+    feeders.spawn(async move {
         while let Some(item) = from.next().await {
             if sender.send(item).is_err() {
                 break;

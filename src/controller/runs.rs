@@ -169,6 +169,7 @@ impl Runs {
                 Ok(Ok(ending)) => RunState::Ended { attempt, ending: Box::new(ending) },
                 Ok(Err((reason, message))) => {
                     tracing::warn!(reason, message, "attempt lost");
+                    runs.metrics.attempts_lost.with_label_values(&[reason]).inc();
                     RunState::Lost(Loss { attempt, reason, message })
                 }
                 Err(_) => {

@@ -319,9 +319,10 @@ async fn conclude(scope: &Scope, workflow: &MamlWorkflow, over: Conclusion) -> R
     let (Ok(signer), Some(trust)) = (context.keyring.signer(&policy(workflow, scope)), context.keyring.trust()) else {
         return Ok(Action::requeue(SOON));
     };
-    let judged = match judge(scope, workflow, &over, &trust.keys) {
+    let judged = match judge(workflow, &over, &trust.keys) {
         Ok(judged) => judged,
         Err(loss) => {
+            context.metrics.attempts_lost.with_label_values(&[loss.reason]).inc();
             context.events.warning(workflow, loss.reason, loss.message.clone());
             context.runs.lose(&uid, loss);
             return Ok(Action::requeue(Duration::ZERO));
@@ -390,7 +391,6 @@ struct Judged {
 }
 
 fn judge(
-    scope: &Scope,
     workflow: &MamlWorkflow,
     over: &Conclusion,
     trusted: &crypto::trust::TrustedKeys,
@@ -404,10 +404,9 @@ fn judge(
                     Ok(Judged { record: Some(record), failure, inputs: ending.inputs.clone() })
                 }
                 Err(disbelief) => {
-                    tracing::error!(error = &disbelief as &dyn std::error::Error, "a head's answer is not believed");
-                    scope.context.metrics.attempts_lost.with_label_values(&[reasons::ATTESTATION_INVALID]).inc();
+                    tracing::warn!(error = &disbelief as &dyn std::error::Error, "an attempt's answer is not used");
                     let message = disbelief.to_string();
-                    Err(Loss { attempt: over.attempt, reason: reasons::ATTESTATION_INVALID, message })
+                    Err(Loss { attempt: over.attempt, reason: disbelief.reason(), message })
                 }
             }
         }

@@ -14,8 +14,13 @@ use crypto::{
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::workflow_status::reason_constant;
+
 /// How long a grant may wait for its head; the head's clock may differ a little.
 const GRANT_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Ends of a run that are not the document's doing: the attempt counts as lost.
+const INFRASTRUCTURE: [&str; 3] = [reasons::HEAD_STOPPING, reasons::INTERPRETER_LOST, reasons::SANDBOX_FAILED];
 
 /// A workflow's current run, apart from the attempt.
 pub fn run_key(workflow: &MamlWorkflow) -> RunKey<'_> {
@@ -134,7 +139,17 @@ pub struct Record {
     pub failure: Option<RunError>,
 }
 
-/// The head's answer does not fit what it was granted: nothing of it is used.
+impl Disbelief {
+    /// The reason to show.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Infrastructure { reason, .. } => reason,
+            _ => reasons::ATTESTATION_INVALID,
+        }
+    }
+}
+
+/// The head's answer does not fit what it was granted, or is no answer about the document: the attempt is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum Disbelief {
     /// An envelope cannot be read.
@@ -149,6 +164,14 @@ pub enum Disbelief {
     /// The attestation is not valid under the key that the grant names.
     #[error("the attestation is not valid")]
     Attestation(#[from] crypto::attestation::Error),
+    /// The head itself says that the attempt failed for a cause of its own.
+    #[error("{message}")]
+    Infrastructure {
+        /// One of [`api::reasons`].
+        reason: &'static str,
+        /// The head's account.
+        message: String,
+    },
     /// Another run, workflow, grant, document, inputs or outputs than those signed.
     #[error("the {0} of the head's answer is not the one that was granted")]
     Mismatch(&'static str),
@@ -183,6 +206,9 @@ pub fn judge(
         if !matches {
             return Err(Disbelief::Mismatch(what));
         }
+    }
+    if let Some(error) = attestation.error.as_ref().filter(|error| INFRASTRUCTURE.contains(&error.reason.as_str())) {
+        return Err(Disbelief::Infrastructure { reason: reason_constant(&error.reason), message: error.message.clone() });
     }
     let (outputs, failure) = match attestation.result {
         Outcome::Error => (None, attestation.error.clone()),

@@ -40,7 +40,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Reasons of failed runs, as they stand in attestations and conditions.
 pub mod reason {
     /// A block raised an error.
-    pub const BLOCK_FAILED: &str = "BlockFailed";
+    pub const BLOCK_FAILED: &str = "ProgramFailed";
     /// The run took longer than its grant allows.
     pub const TIMED_OUT: &str = "TimedOut";
     /// The run asked for more memory than it may have.
@@ -52,9 +52,9 @@ pub mod reason {
     /// The run wrote more to disk than it may.
     pub const DISK_LIMIT_EXCEEDED: &str = "DiskLimitExceeded";
     /// The outputs are not JSON, or too large.
-    pub const INVALID_OUTPUT: &str = "InvalidOutput";
+    pub const INVALID_OUTPUT: &str = "OutputsUnreadable";
     /// A signal ended the run.
-    pub const KILLED: &str = "Killed";
+    pub const KILLED: &str = "ProgramKilled";
     /// The interpreter ended before the document did.
     pub const INTERPRETER_EXITED: &str = "InterpreterExited";
     /// Someone cancelled the run.
@@ -67,6 +67,32 @@ pub mod reason {
     pub const SANDBOX_FAILED: &str = "SandboxFailed";
     /// A block is in a language that this head does not run.
     pub const UNSUPPORTED_LANGUAGE: &str = "UnsupportedLanguage";
+
+    /// All of them, for the test that users can look each of them up.
+    #[cfg(test)]
+    const ALL: [&str; 14] = [
+        BLOCK_FAILED,
+        TIMED_OUT,
+        OUT_OF_MEMORY,
+        OUTPUT_LIMIT_EXCEEDED,
+        PROCESS_LIMIT_EXCEEDED,
+        DISK_LIMIT_EXCEEDED,
+        INVALID_OUTPUT,
+        KILLED,
+        INTERPRETER_EXITED,
+        CANCELLED,
+        HEAD_STOPPING,
+        INTERPRETER_LOST,
+        SANDBOX_FAILED,
+        UNSUPPORTED_LANGUAGE,
+    ];
+
+    #[test]
+    fn every_reason_of_a_head_is_documented() {
+        for reason in ALL {
+            assert!(api::reasons::ALL.iter().any(|known| known.name == reason), "{reason}");
+        }
+    }
 }
 
 /// One code block.

@@ -54,7 +54,7 @@ def serve_run(control: int) -> int:
     try:
         outputs = harvest(job["outputs"], namespace)
     except NotJson as error:
-        tell(control, {"kind": "failed", "reason": "InvalidOutput", "message": str(error)})
+        tell(control, {"kind": "failed", "reason": "OutputsUnreadable", "message": str(error)})
         return 1
     except MemoryError:
         tell(control, {"kind": "failed", "reason": "OutOfMemory", "message": "out of memory while reading the outputs"})
@@ -80,7 +80,7 @@ def run_block(block: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any
 
 def describe(error: BaseException) -> dict[str, Any]:
     """The error as the user may see it: his frames, the document's line."""
-    reason = "OutOfMemory" if isinstance(error, MemoryError) else "BlockFailed"
+    reason = "OutOfMemory" if isinstance(error, MemoryError) else "ProgramFailed"
     failure: dict[str, Any] = {"reason": reason}
     try:
         report = traceback.TracebackException.from_exception(error, lookup_lines=True)
