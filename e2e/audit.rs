@@ -1,6 +1,9 @@
 //! The API server's audit log: what a user really asked for, to be compared with what that user may ask for.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use serde::Deserialize;
 use tokio::{
@@ -87,7 +90,12 @@ pub fn log() -> Option<PathBuf> {
 
 /// All requests of one user in the log, up to and including the one that carries `marker` in its line: the log is
 /// written in batches, and what precedes the marker is complete once the marker is there.
-pub async fn requests_until(log: &std::path::Path, user: &str, marker: &str) -> Vec<Request> {
+pub async fn requests_until(log: &Path, user: &str, marker: &str) -> Vec<Request> {
+    let mut requests = Vec::new();
+    for old in rotated(log) {
+        let text = std::fs::read_to_string(&old).unwrap_or_else(|error| panic!("{}: {error}", old.display()));
+        requests.extend(text.lines().filter_map(|line| request_of(line, user)));
+    }
     // tail reads to the end and then waits for more by inotify.
     let mut tail = Command::new("tail")
         .args(["--lines=+1", "--follow=name"])
@@ -98,22 +106,32 @@ pub async fn requests_until(log: &std::path::Path, user: &str, marker: &str) -> 
         .spawn()
         .expect("tail can be started");
     let mut lines = BufReader::new(tail.stdout.take().expect("stdout is a pipe")).lines();
-    let mut requests = Vec::new();
     let read = async {
         while let Some(line) = lines.next_line().await.expect("the audit log can be read") {
             if line.contains(marker) {
                 return;
             }
-            // Cheap before dear: most lines are of others.
-            if line.contains(user) {
-                match serde_json::from_str::<Request>(&line) {
-                    Ok(request) if request.user.username == user => requests.push(request),
-                    Ok(_) => {}
-                    Err(error) => panic!("a line of the audit log cannot be read: {error}\n{line}"),
-                }
-            }
+            requests.extend(request_of(&line, user));
         }
     };
     timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("{marker} never came into {}", log.display()));
     requests
+}
+
+/// The files that the log was moved to when it had grown: `audit-TIME.log` beside `audit.log`.
+fn rotated(log: &Path) -> Vec<PathBuf> {
+    let stem = log.file_stem().unwrap_or_default().to_string_lossy().into_owned() + "-";
+    let entries = log.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let is_old = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem));
+    entries.map(|entry| entry.path()).filter(is_old).collect()
+}
+
+fn request_of(line: &str, user: &str) -> Option<Request> {
+    // Cheap before dear: most lines are of others.
+    if !line.contains(user) {
+        return None;
+    }
+    let request: Request = serde_json::from_str(line)
+        .unwrap_or_else(|error| panic!("a line of the audit log cannot be read: {error}\n{line}"));
+    (request.user.username == user).then_some(request)
 }

@@ -84,9 +84,9 @@ pub fn small() -> Document {
     }))
 }
 
-/// Works for that many seconds, then answers.
+/// Says `begun`, works for that many seconds, then answers.
 pub fn lasting(seconds: u32) -> Document {
-    Document::python(&format!("import time\ntime.sleep({seconds})\nanswer = 42"))
+    Document::python(&format!("import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nanswer = 42"))
         .outputs(json!({"type": "object", "properties": {"answer": {"const": 42}}, "required": ["answer"]}))
 }
 

@@ -9,11 +9,14 @@ use api::{
     mu_receipt::ReceiptResult,
     names, reasons,
 };
+use futures::{AsyncBufReadExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     ResourceExt as _,
-    api::{ListParams, Patch, PatchParams},
+    api::{ListParams, LogParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::{Namespace, wait};
 
@@ -87,6 +90,28 @@ pub async fn patch(space: &Namespace, name: &str, change: Value) -> MamlWorkflow
     let api = space.api::<MamlWorkflow>();
     let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
     patched.unwrap_or_else(|error| panic!("patch {name}: {error}"))
+}
+
+/// The first line of a run's output that begins so, from the log of its pod, as soon as it is there.
+pub async fn printed(space: &Namespace, workflow: &MamlWorkflow, beginning: &str) -> String {
+    let status = status(workflow);
+    let pod = status.head.expect("a head runs it, or ran it").pod;
+    let run_id = status.run_id.expect("a run has an id");
+    let params = LogParams { follow: true, ..LogParams::default() };
+    let log = space.api::<Pod>().log_stream(&pod, &params).await;
+    let mut lines = log.unwrap_or_else(|error| panic!("the log of {pod}: {error}")).lines();
+    let find = async {
+        while let Some(line) = lines.try_next().await.expect("the log can be read") {
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
+            let text = entry["line"].as_str().unwrap_or_default();
+            if entry["runId"] == run_id.as_str() && text.starts_with(beginning) {
+                return text.to_owned();
+            }
+        }
+        panic!("the log of {pod} ended without the line `{beginning}…`");
+    };
+    let found = timeout(wait::DEADLINE, find).await;
+    found.unwrap_or_else(|_| panic!("no line `{beginning}…` of run {run_id} in the log of {pod}"))
 }
 
 /// Every receipt of a workflow, whatever its run.

@@ -46,12 +46,35 @@ async fn an_operator_killed_during_a_run_finds_the_run_again() {
         space.create_object(&runs::workflow("steady", documents::lasting(3))).await;
         let victim = faults::Victim::operator(&space.client).await;
         let before = runs::running(space, "steady").await;
+        runs::printed(space, &before, "begun").await;
         victim.kill().await;
         let done = runs::complete(space, "steady").await;
         assert_one_receipt(space, &done).await;
         let (before, after) = (runs::status(&before), runs::status(&done));
         assert_eq!((after.attempt, &after.attempts), (Some(1), &Vec::new()), "the run was started again");
         assert_eq!((before.run_id, before.head), (after.run_id, after.head));
+    })
+    .await;
+}
+
+/// Killed as soon as the claim is seen: the head may or may not have been asked already. Either is fine.
+#[tokio::test]
+async fn an_operator_killed_between_claim_and_start_loses_no_run() {
+    let _turn = TURN.lock().await;
+    in_namespace("killed-claiming", async |space| {
+        heads::start(space, heads::small("small")).await;
+        for round in 1..=3 {
+            faults::fresh_operator(&space.client).await;
+            let name = format!("round-{round}");
+            let victim = faults::Victim::operator(&space.client).await;
+            space.create_object(&runs::workflow(&name, documents::small())).await;
+            runs::running(space, &name).await;
+            victim.kill().await;
+            let done = runs::complete(space, &name).await;
+            assert_one_receipt(space, &done).await;
+            let status = runs::status(&done);
+            assert_eq!(usize::try_from(status.attempt.unwrap()).unwrap(), status.attempts.len() + 1);
+        }
     })
     .await;
 }

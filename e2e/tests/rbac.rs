@@ -22,7 +22,7 @@ use serde_json::json;
 /// Rights that are needed although the log never shows them: group, resource, verb, why.
 const UNSEEN: &[(&str, &str, &str, &str)] = &[
     ("events.k8s.io", "events", "patch", "an Event that repeats within minutes becomes a series; no test waits for that"),
-    ("", "pods", "get", "read before a pod is deleted whose place in the watch is in doubt, which takes a lost event"),
+    ("", "pods", "get", "read when the name of a new pod is taken, which takes a lost watch event"),
 ];
 
 /// One right: group, resource with its subresource, verb, and the names and namespace that limit it.
