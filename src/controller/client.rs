@@ -23,6 +23,8 @@ pub enum CallError {
         action: &'static str,
         /// HTTP status.
         status: u16,
+        /// Its reason in one word, the most particular one: of a cause, if it names causes.
+        reason: String,
         /// The API server's own words.
         message: String,
     },
@@ -52,6 +54,11 @@ impl CallError {
         }
     }
 
+    /// Whether nothing can be made because the namespace is on its way out.
+    pub fn is_terminating(&self) -> bool {
+        matches!(self, Self::Refused { reason, .. } if reason == "NamespaceTerminating")
+    }
+
     /// Whether the object is not there.
     pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
@@ -71,8 +78,10 @@ pub async fn call<T>(
     match tokio::time::timeout(CALL_DEADLINE, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(refusal))) => {
-            let kube::core::Status { code, message, .. } = *refusal;
-            Err(CallError::Refused { action, status: code, message })
+            let kube::core::Status { code, message, reason, details, .. } = *refusal;
+            let cause = details.and_then(|details| details.causes.into_iter().map(|cause| cause.reason).next());
+            let reason = cause.filter(|cause| !cause.is_empty()).unwrap_or(reason);
+            Err(CallError::Refused { action, status: code, reason, message })
         }
         Ok(Err(source)) => Err(CallError::Failed { action, source: Box::new(source) }),
         Err(_) => Err(CallError::TimedOut { action }),

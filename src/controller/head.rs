@@ -39,7 +39,11 @@ pub async fn reconcile(head: Arc<ChimeraHead>, scope: Arc<Scope>) -> Result<Acti
         pods,
         now: clock::now(),
     });
-    apply_plan(&scope, &head, plan).await
+    match apply_plan(&scope, &head, plan).await {
+        // The head goes with its namespace; there is nothing left to bring about.
+        Err(error) if error.is_terminating() => Ok(Action::await_change()),
+        applied => applied,
+    }
 }
 
 async fn observe_identity(scope: &Scope, head: &ChimeraHead) -> Result<(), String> {
@@ -140,6 +144,9 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     for place in &new {
         let pod = build_pod(head, &context.template, place.slot, place.incarnation, place.spare);
         if let Err(error) = create(&context.client, &pod).await {
+            if error.is_terminating() {
+                return Err(error);
+            }
             refused = Some(refusal(&pods, &pod.name_any(), head, &error).await);
             tracing::warn!(pod = %pod.name_any(), error = &error as &dyn std::error::Error, "a pod could not be made");
         }

@@ -365,16 +365,14 @@ pub fn is_current(workflow: &MamlWorkflow, status: &MamlWorkflowStatus) -> bool 
     status.observed_generation == workflow.metadata.generation && status.observed_rerun.as_deref() == rerun(workflow)
 }
 
-/// The status on which the current run builds: its own, or a fresh one that keeps the conditions' history.
+/// The status on which the current run builds: its own, or a fresh one, of which nothing is true yet.
 pub fn current_status(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
-    let status = workflow.status.clone().unwrap_or_default();
-    if is_current(workflow, &status) {
-        return status;
+    if let Some(status) = workflow.status.as_ref().filter(|status| is_current(workflow, status)) {
+        return status.clone();
     }
     MamlWorkflowStatus {
         observed_generation: workflow.metadata.generation,
         observed_rerun: rerun(workflow).map(ToOwned::to_owned),
-        conditions: workflow_status::carried_over(status.conditions),
         ..MamlWorkflowStatus::default()
     }
 }
@@ -387,4 +385,211 @@ fn cancel_requested(workflow: &MamlWorkflow) -> bool {
 /// The name of the current run's receipt.
 pub fn receipt_name(workflow: &MamlWorkflow) -> String {
     run_key(workflow).receipt_name(workflow.metadata.name.as_deref().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{
+        condition::READY,
+        maml_workflow::{AssignedHead, ConfigMapKeyRef},
+    };
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    const DOCUMENT: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:3f2b6c1e-6a63-4f0e-9d0a-0d8a2f1c7b11\n\
+        type: workflow\norigin: agent://tests\npermissions:\n  read: [\"agent://*\"]\n  write: [\"agent://tests\"]\n  \
+        execute: [\"agent://*\"]\ncreated_at: 2026-01-01T00:00:00Z\n---\n## Intent\n\nAdd.\n\n## Context\n\nNone.\n\n\
+        ## Code_Blocks\n\n```python\nx = 1\n```\n";
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn workflow() -> MamlWorkflow {
+        let mut workflow = MamlWorkflow::new("w", api::MamlWorkflowSpec::default());
+        workflow.metadata.uid = Some("u".into());
+        workflow.metadata.namespace = Some("team".into());
+        workflow.metadata.generation = Some(1);
+        workflow.metadata.creation_timestamp = Some(Time(at(100)));
+        workflow
+    }
+
+    fn annotate(workflow: &mut MamlWorkflow, name: &str, value: &str) {
+        workflow.metadata.annotations.get_or_insert_default().insert(name.into(), value.into());
+    }
+
+    /// Observed: a new workflow whose document is found, with a key that can sign.
+    fn observed(workflow: &MamlWorkflow) -> Observed<'_> {
+        Observed {
+            workflow,
+            status: current_status(workflow),
+            source: Source::Found(DOCUMENT.as_bytes().to_vec()),
+            run: RunState::Unknown,
+            receipt_exists: false,
+            claimed_head_known: false,
+            signer: Ok(()),
+            now: at(101),
+        }
+    }
+
+    fn claimed_status(workflow: &MamlWorkflow, attempt: i32) -> MamlWorkflowStatus {
+        let head = AssignedHead { name: "h".into(), pod: "h-0-0".into(), uid: "pod".into(), ..AssignedHead::default() };
+        let digests = (api::DigestSet::default(), api::DigestSet::default());
+        workflow_status::claimed(current_status(workflow), "id".into(), attempt, head, digests, at(101))
+    }
+
+    fn complete(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
+        let receipt = api::maml_workflow::ReceiptRef { name: "r".into(), uid: "ru".into() };
+        workflow_status::concluded(claimed_status(workflow, 1), receipt, None, None, at(102))
+    }
+
+    fn loss(attempt: i32) -> Loss {
+        Loss { attempt, reason: reasons::HEAD_LOST, message: "gone".into() }
+    }
+
+    #[test]
+    fn a_new_workflow_is_started_at_attempt_one() {
+        let workflow = workflow();
+        let Plan::Start(start) = plan(observed(&workflow)) else { panic!("not started") };
+        assert_eq!(start.attempt, 1);
+    }
+
+    #[test]
+    fn a_refused_document_is_concluded_without_an_attempt() {
+        let workflow = workflow();
+        let source = Source::Found(b"no front matter".to_vec());
+        let Plan::Conclude(over) = plan(Observed { source, ..observed(&workflow) }) else { panic!("not concluded") };
+        assert!(matches!(over.outcome, Outcome::Refused(_)));
+        assert_eq!(over.attempt, 0);
+    }
+
+    #[test]
+    fn what_is_missing_is_waited_for_and_said() {
+        let mut suspended = workflow();
+        suspended.spec.suspend = true;
+        let mut from_map = workflow();
+        from_map.spec.source.config_map_ref = Some(ConfigMapKeyRef { name: "m".into(), key: "k".into() });
+        let plain = workflow();
+        let cases = [
+            (observed(&suspended), reasons::SUSPENDED),
+            (Observed { source: Source::Missing("no map".into()), ..observed(&from_map) }, reasons::SOURCE_NOT_FOUND),
+            (Observed { signer: Err("no key".into()), ..observed(&plain) }, reasons::SIGNING_KEY_UNAVAILABLE),
+        ];
+        for (observed, reason) in cases {
+            let Plan::Wait(wait, _) = plan(observed) else { panic!("does not wait: {reason}") };
+            assert_eq!(wait.reason, reason);
+        }
+    }
+
+    #[test]
+    fn a_wait_past_the_pending_deadline_ends_the_run() {
+        let mut workflow = workflow();
+        workflow.spec.pending_deadline_seconds = Some(10);
+        let source = || Source::Missing("no map".into());
+        let early = plan(Observed { source: source(), now: at(109), ..observed(&workflow) });
+        assert!(matches!(early, Plan::Wait(_, again) if again == Duration::from_secs(1)));
+        let late = plan(Observed { source: source(), now: at(110), ..observed(&workflow) });
+        let Plan::Conclude(over) = late else { panic!("not concluded") };
+        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::PENDING_DEADLINE_EXCEEDED, .. }));
+    }
+
+    #[test]
+    fn a_complete_run_rests_until_its_time_to_live_is_over() {
+        let mut workflow = workflow();
+        workflow.status = Some(complete(&workflow));
+        assert!(matches!(plan(observed(&workflow)), Plan::Rest));
+        workflow.spec.ttl_seconds_after_finished = Some(10);
+        let early = plan(Observed { now: at(105), ..observed(&workflow) });
+        assert!(matches!(early, Plan::RestFor(left) if left == Duration::from_secs(7)));
+        assert!(matches!(plan(Observed { now: at(112), ..observed(&workflow) }), Plan::Expire));
+    }
+
+    #[test]
+    fn a_new_generation_or_rerun_annotation_is_a_new_run() {
+        let mut finished = workflow();
+        finished.status = Some(complete(&finished));
+        let mut changed = finished.clone();
+        changed.metadata.generation = Some(2);
+        let mut again = finished.clone();
+        annotate(&mut again, api::names::RERUN_ANNOTATION, "1");
+        for workflow in [&changed, &again] {
+            assert_ne!(receipt_name(workflow), receipt_name(&finished));
+            let Plan::Start(start) = plan(observed(workflow)) else { panic!("not started again") };
+            assert_eq!(start.attempt, 1);
+            assert!(!is_true(&start.status.conditions, READY));
+        }
+    }
+
+    #[test]
+    fn a_run_that_a_predecessor_started_is_rejoined_while_its_head_is_there() {
+        let mut workflow = workflow();
+        workflow.status = Some(claimed_status(&workflow, 2));
+        let rejoined = plan(Observed { claimed_head_known: true, ..observed(&workflow) });
+        assert!(matches!(rejoined, Plan::Rejoin { attempt: 2, pod_uid } if pod_uid == "pod"));
+        // Even when the receipt exists: the head still has the outputs.
+        let stored = Observed { claimed_head_known: true, receipt_exists: true, ..observed(&workflow) };
+        assert!(matches!(plan(stored), Plan::Rejoin { .. }));
+        assert!(matches!(plan(Observed { receipt_exists: true, ..observed(&workflow) }), Plan::Recover));
+    }
+
+    #[test]
+    fn a_lost_attempt_is_recorded_and_followed_by_the_next() {
+        let mut workflow = workflow();
+        workflow.status = Some(claimed_status(&workflow, 1));
+        let lost = Observed { run: RunState::Lost(loss(1)), ..observed(&workflow) };
+        let Plan::Start(start) = plan(lost) else { panic!("not tried again") };
+        assert_eq!((start.attempt, start.status.attempts.len()), (2, 1));
+        assert_eq!(start.status.attempts[0].pod.as_deref(), Some("h-0-0"));
+        assert!(start.status.head.is_none());
+        let gone = plan(observed(&workflow));
+        assert!(matches!(gone, Plan::Start(start) if start.attempt == 2), "a head that is gone is a lost attempt");
+    }
+
+    #[test]
+    fn attempts_end_with_the_allowed_retries() {
+        let mut workflow = workflow();
+        workflow.spec.infrastructure_retries = 1;
+        workflow.status = Some(claimed_status(&workflow, 2));
+        let lost = Observed { run: RunState::Lost(loss(2)), ..observed(&workflow) };
+        let Plan::Conclude(over) = plan(lost) else { panic!("not concluded") };
+        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::RETRIES_EXHAUSTED, .. }));
+        assert_eq!(over.attempt, 2);
+    }
+
+    #[test]
+    fn a_cancelled_run_is_stopped_and_one_that_has_not_started_ends() {
+        let mut workflow = workflow();
+        annotate(&mut workflow, api::names::CANCEL_ANNOTATION, "true");
+        assert!(matches!(plan(Observed { run: RunState::Running(1), ..observed(&workflow) }), Plan::Cancel));
+        let Plan::Conclude(over) = plan(observed(&workflow)) else { panic!("not concluded") };
+        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::CANCELLED, .. }));
+    }
+
+    #[test]
+    fn nothing_is_signed_while_there_is_no_key() {
+        let workflow = workflow();
+        let ending = Ending {
+            grant: Vec::new(),
+            document: DOCUMENT.as_bytes().to_vec(),
+            inputs: b"{}".to_vec(),
+            attestation: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let run = || RunState::Ended { attempt: 1, ending: Box::new(ending.clone()) };
+        let without = plan(Observed { run: run(), signer: Err("no key".into()), ..observed(&workflow) });
+        assert!(matches!(without, Plan::Wait(wait, _) if wait.reason == reasons::SIGNING_KEY_UNAVAILABLE));
+        assert!(matches!(plan(Observed { run: run(), ..observed(&workflow) }), Plan::Conclude(_)));
+    }
+
+    #[test]
+    fn a_short_wait_for_a_head_is_not_written() {
+        let workflow = workflow();
+        let wait = || Wait::for_head(reasons::HEADS_BUSY, "busy".into());
+        let start = || match plan(observed(&workflow)) {
+            Plan::Start(start) => *start,
+            other => panic!("not started: {other:?}"),
+        };
+        assert!(matches!(plan_without_head(&workflow, start(), wait(), at(101)), Plan::RestFor(_)));
+        assert!(matches!(plan_without_head(&workflow, start(), wait(), at(103)), Plan::Wait(..)));
+    }
 }

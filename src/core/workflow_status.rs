@@ -1,7 +1,7 @@
 //! The status of a MamlWorkflow at each step of its run. No IO; the same input gives the same status.
 
 use api::{
-    Condition, ConditionStatus, DigestSet, MamlWorkflow, MamlWorkflowStatus, MuReceipt,
+    ConditionStatus, DigestSet, MamlWorkflow, MamlWorkflowStatus, MuReceipt,
     condition::{
         ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, Verdict, find, is_true, remove, set,
     },
@@ -57,14 +57,6 @@ fn set_all(status: &mut MamlWorkflowStatus, rows: &[Row<'_>], now: Timestamp) {
         let verdict = Verdict { type_, status: condition, reason, message, observed_generation };
         set(&mut status.conditions, &verdict, now);
     }
-}
-
-/// The conditions with which a new run of the same workflow begins: nothing is true of it yet, and what was keeps its
-/// times until it changes.
-pub fn carried_over(mut conditions: Vec<Condition>) -> Vec<Condition> {
-    remove(&mut conditions, STALLED);
-    conditions.retain(|condition| [READY, COMPLETE].contains(&condition.type_.as_str()));
-    conditions
 }
 
 /// Whether no wait has been shown yet, so that a short one need not be.
