@@ -43,6 +43,8 @@ pub struct Member {
     pub role: Role,
     /// Whether the pod is a spare.
     pub spare: bool,
+    /// Whether the pod is on its way out, or has a sick device: it takes no more runs.
+    pub leaving: bool,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Heartbeats that may be missed.
@@ -112,6 +114,8 @@ impl Fleet {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&member.pod_uid) {
             if entry.member.address == member.address {
+                // Once a pod is on its way out, an older view of it does not bring it back.
+                let member = Member { leaving: member.leaving || entry.member.leaving, ..member };
                 if entry.member != member {
                     entry.member = member;
                     drop(entries);
@@ -126,6 +130,13 @@ impl Fleet {
         let task = tokio::spawn(async move { fleet.follow(of, tls).await }).abort_handle();
         let entry = Entry { member, link: None, reserved: HashSet::new(), message: "connecting".into(), task };
         entries.insert(entry.member.pod_uid.clone(), entry);
+    }
+
+    /// Gives a pod no more runs; those under way go on.
+    pub fn retire(&self, pod_uid: &str) {
+        if let Some(entry) = self.entries().get_mut(pod_uid) {
+            entry.member.leaving = true;
+        }
     }
 
     /// Forgets a pod that is gone.
@@ -283,7 +294,7 @@ fn view(entry: &Entry) -> HeadView {
         role,
         node,
         spare,
-        ready: status.is_some_and(|status| status.ready && !status.draining),
+        ready: !entry.member.leaving && status.is_some_and(|status| status.ready && !status.draining),
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),

@@ -129,6 +129,7 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &head.namespace().unwrap_or_default());
     for removal in &remove {
         tracing::info!(head = %head.name_any(), pod = removal.name, reason = removal.reason, "removing a pod");
+        context.fleet.retire(&removal.uid);
         delete(&pods, &removal.name, &removal.uid).await?;
     }
     for duty in &duties {
@@ -230,6 +231,7 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         labels: head.metadata.labels.clone().unwrap_or_default(),
         role: head.spec.role,
         spare: pod.labels().get(names::SPARE_LABEL).is_some_and(|spare| spare == "true"),
+        leaving: pod.metadata.deletion_timestamp.is_some() || unhealthy_device(pod).is_some(),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
     })
