@@ -48,7 +48,9 @@ pub async fn reconcile(head: Arc<ChimeraHead>, scope: Arc<Scope>) -> Result<Acti
 
 async fn observe_identity(scope: &Scope, head: &ChimeraHead) -> Result<(), String> {
     let namespace = head.namespace().unwrap_or_default();
-    ensure_identity(&scope.context, &namespace).await.map_err(|error| match std::error::Error::source(&error) {
+    let ready = head.status.as_ref().map_or(0, |status| status.ready_replicas);
+    let settled = head.status.is_some() && ready >= head.spec.replicas;
+    ensure_identity(&scope.context, &namespace, settled).await.map_err(|error| match std::error::Error::source(&error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     })

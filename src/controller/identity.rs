@@ -79,12 +79,13 @@ pub async fn ensure_authority(
     Ok(Authority::from_pem(text(names::TLS_CERTIFICATE_KEY)?, text(names::TLS_PRIVATE_KEY_KEY)?)?)
 }
 
-/// Makes sure that the heads of a namespace have an identity that lasts and that pins the published root.
-pub async fn ensure_identity(context: &Context, namespace: &str) -> Result<(), IdentityError> {
+/// Makes sure that the heads of a namespace have an identity that lasts and that pins the published root. What is
+/// remembered counts for a `settled` head only: one whose pods do not run may lack a Secret that was deleted.
+pub async fn ensure_identity(context: &Context, namespace: &str, settled: bool) -> Result<(), IdentityError> {
     let now = clock::now();
     let trust = context.keyring.trust().ok_or(IdentityError::NoTrust)?;
     let known = context.identities.0.lock().unwrap_or_else(PoisonError::into_inner).get(namespace).cloned();
-    if known.is_some_and(|(until, root)| now < until && root == trust.root_pem) {
+    if settled && known.is_some_and(|(until, root)| now < until && root == trust.root_pem) {
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(context.client.clone(), namespace);

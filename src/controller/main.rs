@@ -22,6 +22,8 @@ mod lease;
 mod metrics;
 mod mirror;
 mod runs;
+#[cfg(test)]
+mod sequences;
 mod settings;
 mod telemetry;
 mod triggers;
