@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use api::MuReceipt;
 use clap::ValueEnum;
-use crypto::verify::{Report, Verdict, verify_with};
 use controller_core::receipt_check::check_object;
+use crypto::verify::{Report, Verdict, verify_with};
 use crypto::{KeyId, VerifyingKey};
 use kube::Api;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     document: Option<PathBuf>,
 
-    /// The outputs that the receipt must be about, byte for byte
+    /// The outputs that the receipt must be about: JSON, in any layout
     #[arg(long, value_name = "FILE")]
     outputs: Option<PathBuf>,
 
@@ -132,11 +133,19 @@ async fn examine(args: &Args) -> Result<(Report, Vec<String>, bool), Error> {
     let trusted = anchor
         .bundle
         .verify_pinned(named.as_ref().or(anchor.pinned.as_ref()));
-    let evidence = Evidence {
-        document: document.as_deref(),
-        outputs: outputs.as_deref(),
+    let held_against = |outputs: Option<&[u8]>| {
+        let evidence = Evidence {
+            document: document.as_deref(),
+            outputs,
+        };
+        judge(&source, trusted.as_ref(), &evidence)
     };
-    let (report, notes) = judge(&source, trusted.as_ref(), &evidence);
+    let (mut report, mut notes) = held_against(outputs.as_deref());
+    if report.failure().is_some_and(|check| check.name == "outputs")
+        && let Some(signed) = outputs.as_deref().and_then(as_signed)
+    {
+        (report, notes) = held_against(Some(&signed));
+    }
     let other_pin = named.is_none()
         && anchor.pinned.is_some()
         && report.failure().is_some_and(|check| check.name == "root");
@@ -222,6 +231,31 @@ fn read_evidence(path: Option<&Path>) -> Result<Option<Vec<u8>>, Error> {
             .map_err(|cause| Error::usage(format!("cannot read {}", path.display())).because(&cause))
     };
     path.map(read).transpose()
+}
+
+/// The form in which heads sign outputs: no white space, members in order, whole numbers without a fraction. Outputs
+/// that went through a cluster or a formatter get their signed bytes back; `None` when they are no JSON.
+fn as_signed(outputs: &[u8]) -> Option<Vec<u8>> {
+    fn whole(value: &mut Value) {
+        match value {
+            Value::Number(number) => {
+                let float = number
+                    .as_f64()
+                    .filter(|float| number.is_f64() && float.fract() == 0.0);
+                if let Some(float) = float.filter(|float| float.abs() < 9_007_199_254_740_992.0) {
+                    #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
+                    let integer = float as i64;
+                    *number = integer.into();
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(whole),
+            Value::Object(members) => members.values_mut().for_each(whole),
+            Value::Null | Value::Bool(_) | Value::String(_) => {}
+        }
+    }
+    let mut value = serde_json::from_slice(outputs).ok()?;
+    whole(&mut value);
+    serde_json::to_vec(&value).ok()
 }
 
 /// A key id, or the id of the key in a PEM file.
@@ -341,4 +375,19 @@ fn text(report: &Report) -> String {
     }
     let _ = writeln!(text, "verdict: {}", report.verdict);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_get_their_signed_bytes_back_in_any_layout() {
+        let printed = "{\n  \"b\": \"\\u0001ä\",\n  \"a\": [1.0, 5e-1]\n}\n";
+        assert_eq!(
+            as_signed(printed.as_bytes()).as_deref(),
+            Some("{\"a\":[1,0.5],\"b\":\"\\u0001ä\"}".as_bytes())
+        );
+        assert_eq!(as_signed(b"no JSON"), None);
+    }
 }

@@ -19,7 +19,11 @@ pub trait Namespaced:
 }
 
 impl<K> Namespaced for K where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Serialize
 {
 }
 
@@ -34,29 +38,52 @@ fn name_of<K: Resource>(object: &K) -> &str {
 }
 
 /// Applies an object that this operator owns. It takes over fields that others wrote.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where spec objects are applied")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where spec objects are applied"
+)]
 pub async fn apply<K: Namespaced>(client: &Client, object: &K) -> Result<K, CallError> {
     let params = PatchParams::apply(names::FIELD_MANAGER).force();
-    call("apply an object", api_of(client, object).patch(name_of(object), &params, &Patch::Apply(object))).await
+    call(
+        "apply an object",
+        api_of(client, object).patch(name_of(object), &params, &Patch::Apply(object)),
+    )
+    .await
 }
 
 /// Applies an object under a field manager of its own and without force: if another process has made one with other
 /// contents, that is a conflict. A POST would say the same, but RBAC cannot limit a POST to a name.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where secrets are made")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where secrets are made"
+)]
 pub async fn apply_new<K: Namespaced>(client: &Client, object: &K, manager: &str) -> Result<K, CallError> {
     let params = PatchParams::apply(manager);
-    call("make an object", api_of(client, object).patch(name_of(object), &params, &Patch::Apply(object))).await
+    call(
+        "make an object",
+        api_of(client, object).patch(name_of(object), &params, &Patch::Apply(object)),
+    )
+    .await
 }
 
 /// Creates an object whose name must be free. 409 when it is not.
-#[expect(clippy::disallowed_methods, reason = "the API server decides who is first: that is the point")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the API server decides who is first: that is the point"
+)]
 pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<K, CallError> {
-    let params = PostParams { field_manager: Some(names::FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let params = PostParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
     call("create an object", api_of(client, object).create(&params, object)).await
 }
 
 /// Applies the status of an object. With `resource_version`, only if the object has not changed since.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where status is written")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where status is written"
+)]
 pub async fn apply_status<K: Namespaced, S: Serialize + Debug>(
     client: &Client,
     object: &K,
@@ -96,11 +123,18 @@ pub async fn apply_status<K: Namespaced, S: Serialize + Debug>(
     };
     let params = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
     let api = api_of(client, object);
-    call("write a status", api.patch_status(name_of(object), &params, &Patch::Apply(&intent))).await
+    call(
+        "write a status",
+        api.patch_status(name_of(object), &params, &Patch::Apply(&intent)),
+    )
+    .await
 }
 
 /// Sets one label of an object, if it is still the one with this UID.
-#[expect(clippy::disallowed_methods, reason = "one label of a pod whose other fields are not to be touched")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "one label of a pod whose other fields are not to be touched"
+)]
 pub async fn label<K: Namespaced>(
     api: &Api<K>,
     name: &str,
@@ -109,15 +143,28 @@ pub async fn label<K: Namespaced>(
     value: &str,
 ) -> Result<(), CallError> {
     let patch = serde_json::json!({"metadata": {"uid": uid, "labels": {label: value}}});
-    call("label an object", api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+    call(
+        "label an object",
+        api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)),
+    )
+    .await?;
     Ok(())
 }
 
 /// Deletes the object with this UID, and no other of its name. Nothing to delete is no error.
-#[expect(clippy::disallowed_methods, reason = "this is the one place where objects are deleted")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one place where objects are deleted"
+)]
 pub async fn delete<K: Namespaced>(api: &Api<K>, name: &str, uid: &str) -> Result<(), CallError> {
-    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    let preconditions = Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::background()
+    };
     match call("delete an object", api.delete(name, &params)).await {
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
         other => other.map(|_| ()),

@@ -26,9 +26,14 @@ const AUDIT_EVERY: Duration = Duration::from_secs(24 * 3600);
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// Verifies one receipt and writes the verdict when it changed.
-pub async fn reconcile(receipt: Arc<PartialObjectMeta<MuReceipt>>, scope: Arc<Scope>) -> Result<Action, CallError> {
+pub async fn reconcile(
+    receipt: Arc<PartialObjectMeta<MuReceipt>>,
+    scope: Arc<Scope>,
+) -> Result<Action, CallError> {
     let context = &scope.context;
-    let Some(trust) = context.keyring.trust() else { return Ok(Action::requeue(AGAIN)) };
+    let Some(trust) = context.keyring.trust() else {
+        return Ok(Action::requeue(AGAIN));
+    };
     let namespace = receipt.namespace().unwrap_or_default();
     let api: Api<MuReceipt> = Api::namespaced(context.client.clone(), &namespace);
     let Some(receipt) = call("read a receipt", api.get_opt(&receipt.name_any())).await? else {
@@ -56,7 +61,11 @@ fn judge(receipt: &MuReceipt, trust: &Trust) -> (bool, &'static str, String) {
         check_object(&mut report, receipt, &statement);
     }
     let Some(failed) = report.failure() else {
-        return (true, reasons::RECEIPT_VERIFIED, "all signatures and digests hold".to_owned());
+        return (
+            true,
+            reasons::RECEIPT_VERIFIED,
+            "all signatures and digests hold".to_owned(),
+        );
     };
     let reason = match report.verdict {
         Verdict::Valid | Verdict::DigestMismatch => reasons::DIGEST_MISMATCH,

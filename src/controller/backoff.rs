@@ -19,7 +19,10 @@ pub struct Backoff<K> {
 
 impl<K: Hash + Eq + Clone> Default for Backoff<K> {
     fn default() -> Self {
-        Self { failures: Mutex::default(), jitter: RandomState::new() }
+        Self {
+            failures: Mutex::default(),
+            jitter: RandomState::new(),
+        }
     }
 }
 
@@ -31,13 +34,17 @@ impl<K: Hash + Eq + Clone> Backoff<K> {
         *count = count.saturating_add(1);
         let full = FIRST.saturating_mul(1 << (*count - 1).min(16)).min(LAST);
         // A hash under a key of this process spreads equal delays; it need not be unpredictable.
-        let spread = f64::from(u32::try_from(self.jitter.hash_one((key, *count)) & 0xffff).unwrap_or(0)) / 65_535.0;
+        let spread =
+            f64::from(u32::try_from(self.jitter.hash_one((key, *count)) & 0xffff).unwrap_or(0)) / 65_535.0;
         full.mul_f64(0.75 + spread / 2.0)
     }
 
     /// Forgets the failures of an object.
     pub fn succeeded(&self, key: &K) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(key);
     }
 }
 
@@ -49,10 +56,22 @@ mod tests {
     fn delays_double_up_to_a_minute_and_start_again_after_a_success() {
         let backoff = Backoff::default();
         let first = backoff.failed(&"a");
-        assert!(first >= FIRST.mul_f64(0.75) && first <= FIRST.mul_f64(1.25), "{first:?}");
-        let later = (0..20).map(|_| backoff.failed(&"a")).last().expect("twenty delays");
-        assert!(later >= LAST.mul_f64(0.75) && later <= LAST.mul_f64(1.25), "{later:?}");
-        assert!(backoff.failed(&"b") <= FIRST.mul_f64(1.25), "objects do not share delays");
+        assert!(
+            first >= FIRST.mul_f64(0.75) && first <= FIRST.mul_f64(1.25),
+            "{first:?}"
+        );
+        let later = (0..20)
+            .map(|_| backoff.failed(&"a"))
+            .last()
+            .expect("twenty delays");
+        assert!(
+            later >= LAST.mul_f64(0.75) && later <= LAST.mul_f64(1.25),
+            "{later:?}"
+        );
+        assert!(
+            backoff.failed(&"b") <= FIRST.mul_f64(1.25),
+            "objects do not share delays"
+        );
         backoff.succeeded(&"a");
         assert!(backoff.failed(&"a") <= FIRST.mul_f64(1.25));
     }

@@ -24,7 +24,8 @@ enum Object {
 /// Creates what is absent. What exists is left as it is.
 pub async fn create_absent(client: &Client, path: &Path) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let objects: Vec<Object> = serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+    let objects: Vec<Object> =
+        serde_saphyr::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
     for object in objects {
         match object {
             Object::ChimeraHead(head) => create_one(client, *head).await?,

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use rustls::{
     ClientConfig, RootCertStore,
@@ -60,13 +60,19 @@ impl Authority {
         let mut params = params(Vec::new(), "Chimera heads", now, CA_LIFETIME)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        Ok(Pair { certificate: params.self_signed(&key)?.pem(), private_key: key.serialize_pem() })
+        Ok(Pair {
+            certificate: params.self_signed(&key)?.pem(),
+            private_key: key.serialize_pem(),
+        })
     }
 
     /// The authority whose PEM certificate and key were stored.
     pub fn from_pem(certificate: &str, private_key: &str) -> Result<Self, CertificateError> {
         let issuer = Issuer::from_ca_cert_pem(certificate, KeyPair::from_pem(private_key)?)?;
-        Ok(Self { certificate: certificate.to_owned(), issuer })
+        Ok(Self {
+            certificate: certificate.to_owned(),
+            issuer,
+        })
     }
 
     /// The authority's own certificate, PEM.
@@ -85,7 +91,12 @@ impl Authority {
     /// The TLS configuration with which the operator dials heads: TLS 1.3, a client certificate, and
     /// X25519MLKEM768 before all other key exchanges.
     pub fn client_config(&self, now: Timestamp) -> Result<Arc<ClientConfig>, CertificateError> {
-        let mut params = params(vec![CONTROLLER_NAME.to_owned()], CONTROLLER_NAME, now, CLIENT_LIFETIME)?;
+        let mut params = params(
+            vec![CONTROLLER_NAME.to_owned()],
+            CONTROLLER_NAME,
+            now,
+            CLIENT_LIFETIME,
+        )?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let pair = self.issue(&params)?;
         let mut roots = RootCertStore::empty();
@@ -104,7 +115,10 @@ impl Authority {
     fn issue(&self, params: &CertificateParams) -> Result<Pair, CertificateError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(Pair { certificate: certificate.pem(), private_key: key.serialize_pem() })
+        Ok(Pair {
+            certificate: certificate.pem(),
+            private_key: key.serialize_pem(),
+        })
     }
 }
 
@@ -136,10 +150,17 @@ mod tests {
         let now = Timestamp::from_second(1_800_000_000).expect("in range");
         let pair = Authority::generate(now).expect("an authority");
         let authority = Authority::from_pem(&pair.certificate, &pair.private_key).expect("read back");
-        let server = authority.issue_server("team-a", now).expect("a server certificate");
+        let server = authority
+            .issue_server("team-a", now)
+            .expect("a server certificate");
         assert!(server.certificate.starts_with("-----BEGIN CERTIFICATE-----"));
         let config = authority.client_config(now).expect("a client configuration");
-        let first = config.crypto_provider().kx_groups.first().expect("key exchanges").name();
+        let first = config
+            .crypto_provider()
+            .kx_groups
+            .first()
+            .expect("key exchanges")
+            .name();
         assert_eq!(first, rustls::NamedGroup::X25519MLKEM768);
     }
 }

@@ -78,12 +78,27 @@ pub async fn call<T>(
     match tokio::time::timeout(CALL_DEADLINE, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(refusal))) => {
-            let kube::core::Status { code, message, reason, details, .. } = *refusal;
-            let cause = details.and_then(|details| details.causes.into_iter().map(|cause| cause.reason).next());
+            let kube::core::Status {
+                code,
+                message,
+                reason,
+                details,
+                ..
+            } = *refusal;
+            let cause =
+                details.and_then(|details| details.causes.into_iter().map(|cause| cause.reason).next());
             let reason = cause.filter(|cause| !cause.is_empty()).unwrap_or(reason);
-            Err(CallError::Refused { action, status: code, reason, message })
+            Err(CallError::Refused {
+                action,
+                status: code,
+                reason,
+                message,
+            })
         }
-        Ok(Err(source)) => Err(CallError::Failed { action, source: Box::new(source) }),
+        Ok(Err(source)) => Err(CallError::Failed {
+            action,
+            source: Box::new(source),
+        }),
         Err(_) => Err(CallError::TimedOut { action }),
     }
 }
@@ -120,5 +135,8 @@ pub fn watcher(config: &Config, pulse: &Arc<Pulse>) -> Result<Client, kube::Erro
         response
     });
     let limit = RateLimitLayer::new(3, Duration::from_secs(3));
-    Ok(ClientBuilder::try_from(config)?.with_layer(&answered).with_layer(&limit).build())
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&answered)
+        .with_layer(&limit)
+        .build())
 }

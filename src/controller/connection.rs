@@ -36,7 +36,9 @@ pub enum ConnectionError {
 
 /// A client of the agent with the limits that this operator uses.
 pub fn client(channel: Channel) -> HeadClient<Channel> {
-    HeadClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE).max_encoding_message_size(LARGEST_MESSAGE)
+    HeadClient::new(channel)
+        .max_decoding_message_size(LARGEST_MESSAGE)
+        .max_encoding_message_size(LARGEST_MESSAGE)
 }
 
 /// Connects to the agent at `address` as a head of `namespace`.
@@ -45,7 +47,8 @@ pub async fn connect(
     namespace: &str,
     tls: Arc<ClientConfig>,
 ) -> Result<Channel, ConnectionError> {
-    let name = ServerName::try_from(api::names::head_tls_name(namespace)).map_err(|_| ConnectionError::Address)?;
+    let name =
+        ServerName::try_from(api::names::head_tls_name(namespace)).map_err(|_| ConnectionError::Address)?;
     let port = u16::try_from(api::names::HEAD_PORT).map_err(|_| ConnectionError::Address)?;
     let endpoint = Endpoint::from_static("https://head.chimera")
         .http2_keep_alive_interval(Duration::from_secs(2))
@@ -72,5 +75,8 @@ pub async fn watch(channel: Channel, heartbeat: Duration) -> Result<Streaming<He
     let request = WatchRequest { heartbeat_millis };
     let mut client = client(channel);
     let answer = tokio::time::timeout(CONNECT_DEADLINE, client.watch(request)).await;
-    Ok(answer.map_err(|_| ConnectionError::TimedOut)?.map_err(Box::new)?.into_inner())
+    Ok(answer
+        .map_err(|_| ConnectionError::TimedOut)?
+        .map_err(Box::new)?
+        .into_inner())
 }

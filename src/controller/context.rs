@@ -73,7 +73,11 @@ impl<T> Default for Remembered<T> {
 impl<T: Clone> Remembered<T> {
     /// The fact about an object.
     pub fn recall(&self, uid: &str) -> Option<T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(uid)
+            .cloned()
     }
 
     /// Notes a fact, or forgets it.

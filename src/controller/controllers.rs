@@ -90,9 +90,20 @@ pub async fn run(
     let mut tasks = Tasks::default();
     start_keys(&config, &context, &watches, &stopped, &mut tasks)?;
     for scope in context.settings.scopes() {
-        start_scope(&config, &context, scope.as_deref(), &watches, &stopped, &mut tasks).await?;
+        start_scope(
+            &config,
+            &context,
+            scope.as_deref(),
+            &watches,
+            &stopped,
+            &mut tasks,
+        )
+        .await?;
     }
-    let Tasks { mut queues, mut feeders } = tasks;
+    let Tasks {
+        mut queues,
+        mut feeders,
+    } = tasks;
     tokio::select! {
         () = stop => {}
         // A queue ends only when its watch does, and that never ends by itself.
@@ -160,14 +171,29 @@ fn start_keys(
         scopes.push(own);
     }
     for scope in scopes {
-        let policies: Informer<KeyRotationPolicy> =
-            informer(config, scope.as_deref(), watcher::Config::default(), &context.metrics)?;
+        let policies: Informer<KeyRotationPolicy> = informer(
+            config,
+            scope.as_deref(),
+            watcher::Config::default(),
+            &context.metrics,
+        )?;
         watches.add(policies.pulse);
         let references = references(policies.changes);
-        let queue = Queue { kind: "KeyRotationPolicy", concurrency: 1, metrics: Arc::clone(&context.metrics) };
+        let queue = Queue {
+            kind: "KeyRotationPolicy",
+            concurrency: 1,
+            metrics: Arc::clone(&context.metrics),
+        };
         let backoff = Arc::new(Backoff::default());
         let (shared, stop) = (Arc::clone(context), stop.clone());
-        tasks.queues.spawn(queue.run(policies.store, references, shared, key_rotation::reconcile, backoff, stop));
+        tasks.queues.spawn(queue.run(
+            policies.store,
+            references,
+            shared,
+            key_rotation::reconcile,
+            backoff,
+            stop,
+        ));
     }
     Ok(())
 }
@@ -190,7 +216,13 @@ async fn start_scope(
     // Every namespace has this one, and no document is in it.
     let documents = all().fields("metadata.name!=kube-root-ca.crt");
     let maps: Informer<PartialObjectMeta<ConfigMap>> = informer(config, namespace, documents, metrics)?;
-    for pulse in [&workflows.pulse, &heads.pulse, &pods.pulse, &receipts.pulse, &maps.pulse] {
+    for pulse in [
+        &workflows.pulse,
+        &heads.pulse,
+        &pods.pulse,
+        &receipts.pulse,
+        &maps.pulse,
+    ] {
         watches.add(Arc::clone(pulse));
     }
     let scope = Arc::new(Scope {
@@ -216,7 +248,11 @@ async fn start_scope(
     listed(&scope.pods, "Pod").await?;
     listed(&scope.receipts, "MuReceipt").await?;
 
-    let queue = Queue { kind: "ChimeraHead", concurrency: 8, metrics: Arc::clone(metrics) };
+    let queue = Queue {
+        kind: "ChimeraHead",
+        concurrency: 8,
+        metrics: Arc::clone(metrics),
+    };
     let backoff = Arc::new(Backoff::default());
     tasks.queues.spawn(queue.run(
         heads.store,
@@ -228,9 +264,20 @@ async fn start_scope(
     ));
 
     let limited = limited(receipt_references);
-    let queue = Queue { kind: "MuReceipt", concurrency: 2, metrics: Arc::clone(metrics) };
+    let queue = Queue {
+        kind: "MuReceipt",
+        concurrency: 2,
+        metrics: Arc::clone(metrics),
+    };
     let backoff = Arc::new(Backoff::default());
-    tasks.queues.spawn(queue.run(receipts.store, limited, Arc::clone(&scope), audit::reconcile, backoff, stop.clone()));
+    tasks.queues.spawn(queue.run(
+        receipts.store,
+        limited,
+        Arc::clone(&scope),
+        audit::reconcile,
+        backoff,
+        stop.clone(),
+    ));
 
     let workflow_references = stream::select_all([
         workflow_changes(workflows.changes, Arc::clone(&scope)),
@@ -238,8 +285,11 @@ async fn start_scope(
         everything(context, workflows.store.clone()),
         UnboundedReceiverStream::new(context.triggers.subscribe_workflows()).boxed(),
     ]);
-    let queue =
-        Queue { kind: "MamlWorkflow", concurrency: context.settings.concurrency, metrics: Arc::clone(metrics) };
+    let queue = Queue {
+        kind: "MamlWorkflow",
+        concurrency: context.settings.concurrency,
+        metrics: Arc::clone(metrics),
+    };
     let backoff = Arc::new(Backoff::default());
     tasks.feeders.spawn(sweep(Arc::clone(&scope)));
     tasks.queues.spawn(queue.run(
@@ -292,7 +342,10 @@ fn limited<T: Send + 'static>(references: BoxStream<'static, T>) -> BoxStream<'s
     let pause = Duration::from_millis(1000 / AUDITS_PER_SECOND);
     let mut ticks = tokio::time::interval(pause);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    references.zip(IntervalStream::new(ticks)).map(|(reference, _)| reference).boxed()
+    references
+        .zip(IntervalStream::new(ticks))
+        .map(|(reference, _)| reference)
+        .boxed()
 }
 
 /// Workflows that changed; the run of one that was deleted is stopped.
@@ -330,17 +383,29 @@ fn waiting_for(
             let reference = workflow.spec.source.config_map_ref.as_ref();
             workflow.namespace() == namespace && reference.is_some_and(|reference| reference.name == name)
         });
-        stream::iter(users.into_iter().map(|workflow| ObjectRef::from_obj(&*workflow)).collect::<Vec<_>>())
+        stream::iter(
+            users
+                .into_iter()
+                .map(|workflow| ObjectRef::from_obj(&*workflow))
+                .collect::<Vec<_>>(),
+        )
     };
     changes.flat_map(of).boxed()
 }
 
 /// All workflows, whenever something changed that all may have waited for.
-fn everything(context: &Context, workflows: Store<MamlWorkflow>) -> BoxStream<'static, ObjectRef<MamlWorkflow>> {
+fn everything(
+    context: &Context,
+    workflows: Store<MamlWorkflow>,
+) -> BoxStream<'static, ObjectRef<MamlWorkflow>> {
     UnboundedReceiverStream::new(context.triggers.subscribe_everything())
         .flat_map(move |()| {
             let all = workflows.state();
-            stream::iter(all.into_iter().map(|workflow| ObjectRef::from_obj(&*workflow)).collect::<Vec<_>>())
+            stream::iter(
+                all.into_iter()
+                    .map(|workflow| ObjectRef::from_obj(&*workflow))
+                    .collect::<Vec<_>>(),
+            )
         })
         .boxed()
 }
@@ -361,13 +426,15 @@ async fn sweep(scope: Arc<Scope>) {
             // The runs of other scopes are not in this one's store.
             continue;
         }
-        let alive: std::collections::HashSet<_> = scope.workflows.state().iter().filter_map(|w| w.uid()).collect();
+        let alive: std::collections::HashSet<_> =
+            scope.workflows.state().iter().filter_map(|w| w.uid()).collect();
         for uid in scope.context.runs.workflows() {
             if !alive.contains(&uid) {
                 stop_run(&scope, &uid);
             }
         }
-        let pods: std::collections::HashSet<_> = scope.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+        let pods: std::collections::HashSet<_> =
+            scope.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         scope.context.fleet.retain(|uid| pods.contains(uid));
         head::show_head_status(&scope);
     }
@@ -397,17 +464,28 @@ impl Queue {
         R: Future<Output = Result<Action, E>> + Send + 'static,
         E: std::error::Error + Send + Sync + 'static,
     {
-        let Self { kind, concurrency, metrics } = self;
-        let queue = references.take_until(stop).map(Ok::<_, std::convert::Infallible>).boxed();
+        let Self {
+            kind,
+            concurrency,
+            metrics,
+        } = self;
+        let queue = references
+            .take_until(stop)
+            .map(Ok::<_, std::convert::Infallible>)
+            .boxed();
         let step = move |object: Arc<K>, context: Arc<C>| {
             let reference = ObjectRef::from_obj(&*object);
-            let (backoff, metrics, reconcile) = (Arc::clone(&backoff), Arc::clone(&metrics), reconcile.clone());
+            let (backoff, metrics, reconcile) =
+                (Arc::clone(&backoff), Arc::clone(&metrics), reconcile.clone());
             async move {
                 let begun = Instant::now();
                 // In a task of its own: reconciles use all cores, and a panic ends one of them only.
                 let mut task = tokio::spawn(reconcile(object, context));
                 let result = tokio::time::timeout(RECONCILE_DEADLINE, &mut task).await;
-                metrics.reconcile_seconds.with_label_values(&[kind]).observe(begun.elapsed().as_secs_f64());
+                metrics
+                    .reconcile_seconds
+                    .with_label_values(&[kind])
+                    .observe(begun.elapsed().as_secs_f64());
                 let fault: String = match result {
                     Ok(Ok(Ok(action))) => {
                         backoff.succeeded(&reference);
@@ -429,7 +507,14 @@ impl Queue {
             .boxed()
         };
         let config = controller::Config::default().concurrency(concurrency);
-        let outcomes = applier(step, |_, _, _| Action::await_change(), context, store, queue, config);
+        let outcomes = applier(
+            step,
+            |_, _, _| Action::await_change(),
+            context,
+            store,
+            queue,
+            config,
+        );
         outcomes.for_each(|_| std::future::ready(())).await;
     }
 }

@@ -26,7 +26,10 @@ impl Events {
     /// Starts the background task that writes Events in the name of `instance`.
     pub fn start(client: Client, instance: String) -> Self {
         let (sender, receiver) = channel(WAITING_AT_MOST);
-        let reporter = Reporter { controller: REPORTING_CONTROLLER.to_owned(), instance: Some(instance) };
+        let reporter = Reporter {
+            controller: REPORTING_CONTROLLER.to_owned(),
+            instance: Some(instance),
+        };
         tokio::spawn(publish(Recorder::new(client, reporter), receiver));
         Self(sender)
     }

@@ -102,7 +102,10 @@ pub struct Fleet {
 impl Fleet {
     /// An empty fleet, which announces changes through `triggers`.
     pub fn new(triggers: Arc<Triggers>) -> Arc<Self> {
-        Arc::new(Self { entries: Mutex::default(), triggers })
+        Arc::new(Self {
+            entries: Mutex::default(),
+            triggers,
+        })
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -115,7 +118,10 @@ impl Fleet {
         if let Some(entry) = entries.get_mut(&member.pod_uid) {
             if entry.member.address == member.address {
                 // Once a pod is on its way out, an older view of it does not bring it back.
-                let member = Member { leaving: member.leaving || entry.member.leaving, ..member };
+                let member = Member {
+                    leaving: member.leaving || entry.member.leaving,
+                    ..member
+                };
                 if entry.member != member {
                     entry.member = member;
                     drop(entries);
@@ -128,7 +134,13 @@ impl Fleet {
         let fleet = Arc::clone(self);
         let (of, tls) = (member.clone(), Arc::clone(tls));
         let task = tokio::spawn(async move { fleet.follow(of, tls).await }).abort_handle();
-        let entry = Entry { member, link: None, reserved: HashSet::new(), message: "connecting".into(), task };
+        let entry = Entry {
+            member,
+            link: None,
+            reserved: HashSet::new(),
+            message: "connecting".into(),
+            task,
+        };
         entries.insert(entry.member.pod_uid.clone(), entry);
     }
 
@@ -161,7 +173,10 @@ impl Fleet {
     pub fn link(&self, pod_uid: &str) -> Option<Reservation> {
         let entries = self.entries();
         let entry = entries.get(pod_uid)?;
-        Some(Reservation { member: entry.member.clone(), link: entry.link.clone()? })
+        Some(Reservation {
+            member: entry.member.clone(),
+            link: entry.link.clone()?,
+        })
     }
 
     /// Whether the pod is known at all.
@@ -196,11 +211,18 @@ impl Fleet {
         let mut entries = self.entries();
         let views: Vec<_> = entries.values().map(view).collect();
         let placement = place(&views, demand);
-        let Placement::On { pod_uid } = &placement else { return Err(placement) };
-        let entry = entries.get_mut(pod_uid).expect("placement chooses among the entries");
+        let Placement::On { pod_uid } = &placement else {
+            return Err(placement);
+        };
+        let entry = entries
+            .get_mut(pod_uid)
+            .expect("placement chooses among the entries");
         let link = entry.link.clone().expect("only a connected head is ready");
         entry.reserved.insert(run_id.to_owned());
-        Ok(Reservation { member: entry.member.clone(), link })
+        Ok(Reservation {
+            member: entry.member.clone(),
+            link,
+        })
     }
 
     /// Notes that a run which this process did not start occupies a place.
@@ -212,7 +234,10 @@ impl Fleet {
 
     /// Gives a run's place back.
     pub fn release(&self, run_id: &str, pod_uid: &str) {
-        let freed = self.entries().get_mut(pod_uid).is_some_and(|entry| entry.reserved.remove(run_id));
+        let freed = self
+            .entries()
+            .get_mut(pod_uid)
+            .is_some_and(|entry| entry.reserved.remove(run_id));
         if freed {
             self.triggers.wake_waiting_up_to(WAKE_ON_RELEASE);
         }
@@ -248,7 +273,11 @@ impl Fleet {
                     let attester = VerifyingKey::from_spki_der(&status.attester_spki)
                         .map_err(|error| format!("the agent's attestation key: {error}"))?;
                     let message = status.message.clone();
-                    let link = Link { channel: channel.clone(), attester, status: Arc::new(status) };
+                    let link = Link {
+                        channel: channel.clone(),
+                        attester,
+                        status: Arc::new(status),
+                    };
                     self.set(member, Some(link), message);
                 }
                 Ok(Ok(None)) => return Ok("the agent closed the connection".to_owned()),
@@ -261,11 +290,14 @@ impl Fleet {
     /// Notes the agent's state; tells the head's reconcile when something changed that it shows.
     fn set(&self, member: &Member, link: Option<Link>, message: String) {
         let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&member.pod_uid) else { return };
+        let Some(entry) = entries.get_mut(&member.pod_uid) else {
+            return;
+        };
         let before = (view(entry), std::mem::replace(&mut entry.message, message));
         entry.link = link;
         let after = view(entry);
-        let changed = (before.0.ready, &before.0.devices, &before.1) != (after.ready, &after.devices, &entry.message);
+        let changed =
+            (before.0.ready, &before.0.devices, &before.1) != (after.ready, &after.devices, &entry.message);
         let room = after.ready && after.running < after.capacity;
         let roomier = changed || after.running < before.0.running;
         drop(entries);
@@ -279,11 +311,25 @@ impl Fleet {
 }
 
 fn view(entry: &Entry) -> HeadView {
-    let Member { pod_uid, pod, namespace, head, labels, role, node, spare, .. } = entry.member.clone();
+    let Member {
+        pod_uid,
+        pod,
+        namespace,
+        head,
+        labels,
+        role,
+        node,
+        spare,
+        ..
+    } = entry.member.clone();
     let status = entry.link.as_ref().map(|link| &link.status);
     // A run counts once: reserved here, or reported by the agent, which also knows those of a predecessor.
     let foreign = status.map_or(0, |status| {
-        status.running.iter().filter(|run| !entry.reserved.contains(run.as_str())).count()
+        status
+            .running
+            .iter()
+            .filter(|run| !entry.reserved.contains(run.as_str()))
+            .count()
     });
     HeadView {
         pod_uid,

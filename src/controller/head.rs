@@ -50,15 +50,21 @@ async fn observe_identity(scope: &Scope, head: &ChimeraHead) -> Result<(), Strin
     let namespace = head.namespace().unwrap_or_default();
     let ready = head.status.as_ref().map_or(0, |status| status.ready_replicas);
     let settled = head.status.is_some() && ready >= head.spec.replicas;
-    ensure_identity(&scope.context, &namespace, settled).await.map_err(|error| match std::error::Error::source(&error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    })
+    ensure_identity(&scope.context, &namespace, settled)
+        .await
+        .map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })
 }
 
 fn observe_pods(scope: &Scope, head: &ChimeraHead) -> Vec<PodView> {
     let pods = scope.pods.state();
-    let mut views: Vec<_> = pods.iter().filter(|pod| owns(head, pod)).map(|pod| view(scope, pod)).collect();
+    let mut views: Vec<_> = pods
+        .iter()
+        .filter(|pod| owns(head, pod))
+        .map(|pod| view(scope, pod))
+        .collect();
     views.sort_by_key(|view| (view.slot, view.incarnation));
     views
 }
@@ -67,7 +73,10 @@ fn observe_pods(scope: &Scope, head: &ChimeraHead) -> Vec<PodView> {
 fn owns(head: &ChimeraHead, pod: &Pod) -> bool {
     let uid = head.metadata.uid.as_deref();
     pod.metadata.namespace == head.metadata.namespace
-        && pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
+        && pod
+            .owner_references()
+            .iter()
+            .any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 fn view(scope: &Scope, pod: &Pod) -> PodView {
@@ -75,7 +84,9 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
     let uid = pod.uid().unwrap_or_default();
     let health = scope.context.fleet.health(&uid).unwrap_or_default();
     let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
+    let phase = status
+        .and_then(|status| status.phase.as_deref())
+        .unwrap_or_default();
     let ended = matches!(phase, "Failed" | "Succeeded").then(|| {
         let told = status.and_then(|status| status.reason.clone().or_else(|| status.message.clone()));
         told.unwrap_or_else(|| format!("the pod ended: {phase}"))
@@ -83,16 +94,32 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
     PodView {
         name: pod.name_any(),
         uid,
-        slot: labels.get(SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(i32::MAX),
-        incarnation: labels.get(INCARNATION_LABEL).and_then(|count| count.parse().ok()).unwrap_or(0),
-        spare: labels.get(names::SPARE_LABEL).is_some_and(|spare| spare == "true"),
-        template_hash: pod.annotations().get(names::TEMPLATE_HASH_ANNOTATION).cloned().unwrap_or_default(),
+        slot: labels
+            .get(SLOT_LABEL)
+            .and_then(|slot| slot.parse().ok())
+            .unwrap_or(i32::MAX),
+        incarnation: labels
+            .get(INCARNATION_LABEL)
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(0),
+        spare: labels
+            .get(names::SPARE_LABEL)
+            .is_some_and(|spare| spare == "true"),
+        template_hash: pod
+            .annotations()
+            .get(names::TEMPLATE_HASH_ANNOTATION)
+            .cloned()
+            .unwrap_or_default(),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         failed: ended,
         unhealthy_device: unhealthy_device(pod),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         ready: health.ready,
-        message: if health.message.is_empty() { waiting(pod).unwrap_or_default() } else { health.message },
+        message: if health.message.is_empty() {
+            waiting(pod).unwrap_or_default()
+        } else {
+            health.message
+        },
         devices: health.devices,
         running: health.running,
     }
@@ -101,7 +128,10 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
 /// A device of the pod that the kubelet reports as unhealthy (KEP-4680).
 fn unhealthy_device(pod: &Pod) -> Option<String> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let statuses = containers.iter().filter_map(|container| container.allocated_resources_status.as_ref()).flatten();
+    let statuses = containers
+        .iter()
+        .filter_map(|container| container.allocated_resources_status.as_ref())
+        .flatten();
     let devices = statuses.filter_map(|status| status.resources.as_ref()).flatten();
     let mut sick = devices.filter(|device| device.health.as_deref() == Some("Unhealthy"));
     sick.next().map(|device| device.resource_id.clone())
@@ -113,18 +143,30 @@ fn waiting(pod: &Pod) -> Option<String> {
     let container = status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone().unwrap_or_default();
-        Some(waiting.message.as_ref().map_or(reason.clone(), |message| format!("{reason}: {message}")))
+        Some(
+            waiting
+                .message
+                .as_ref()
+                .map_or(reason.clone(), |message| format!("{reason}: {message}")),
+        )
     });
     container.or_else(|| {
         let conditions = status.conditions.iter().flatten();
-        let mut unscheduled = conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
+        let mut unscheduled =
+            conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
         unscheduled.find_map(|condition| condition.message.clone())
     })
 }
 
 /// Writes in this order: policy around the pods, removals, duties, new pods, status last.
 async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Action, CallError> {
-    let Plan { remove, duties, create: new, status, regenerations } = plan;
+    let Plan {
+        remove,
+        duties,
+        create: new,
+        status,
+        regenerations,
+    } = plan;
     let context = &scope.context;
     let uid = head.uid().unwrap_or_default();
     apply_network_policy(scope, head, &uid).await?;
@@ -135,17 +177,33 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
         delete(&pods, &removal.name, &removal.uid).await?;
     }
     for duty in &duties {
-        match label(&pods, &duty.name, &duty.uid, names::SPARE_LABEL, &duty.spare.to_string()).await {
+        match label(
+            &pods,
+            &duty.name,
+            &duty.uid,
+            names::SPARE_LABEL,
+            &duty.spare.to_string(),
+        )
+        .await
+        {
             Err(error) if error.is_not_found() || error.is_conflict() => continue,
             other => other?,
         }
         if !duty.spare {
-            context.events.normal(head, reasons::PROMOTED, format!("pod {} serves now", duty.name));
+            context
+                .events
+                .normal(head, reasons::PROMOTED, format!("pod {} serves now", duty.name));
         }
     }
     let mut refused = None;
     for place in &new {
-        let pod = build_pod(head, &context.template, place.slot, place.incarnation, place.spare);
+        let pod = build_pod(
+            head,
+            &context.template,
+            place.slot,
+            place.incarnation,
+            place.spare,
+        );
         if let Err(error) = create(&context.client, &pod).await {
             if error.is_terminating() {
                 return Err(error);
@@ -160,13 +218,27 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     }
     for regeneration in &regenerations {
         let role = head.spec.role.as_str();
-        context.metrics.regenerations.with_label_values(&[role, &regeneration.reason]).inc();
+        context
+            .metrics
+            .regenerations
+            .with_label_values(&[role, &regeneration.reason])
+            .inc();
         let by = regeneration.replacement.as_deref().unwrap_or("nothing yet");
-        let note = format!("pod {} was lost ({}); replaced by {by}", regeneration.pod, regeneration.reason);
+        let note = format!(
+            "pod {} was lost ({}); replaced by {by}",
+            regeneration.pod, regeneration.reason
+        );
         context.events.warning(head, reasons::REGENERATED, note);
     }
     if head.status.as_ref() != Some(&status) {
-        match apply_status(&context.client, head, &status, head.metadata.resource_version.as_deref()).await {
+        match apply_status(
+            &context.client,
+            head,
+            &status,
+            head.metadata.resource_version.as_deref(),
+        )
+        .await
+        {
             Err(error) if error.is_not_found() || error.is_conflict() => return Ok(Action::requeue(AGAIN)),
             other => other.map(|_| ())?,
         }
@@ -179,13 +251,22 @@ async fn apply_network_policy(scope: &Scope, head: &ChimeraHead, uid: &str) -> R
     if scope.network_policies.recall(uid) == head.metadata.generation {
         return Ok(());
     }
-    apply(&scope.context.client, &build_network_policy(head, &scope.context.template)).await?;
+    apply(
+        &scope.context.client,
+        &build_network_policy(head, &scope.context.template),
+    )
+    .await?;
     scope.network_policies.note(uid, head.metadata.generation);
     Ok(())
 }
 
 /// Why a pod could not be made, as the head's condition says it.
-async fn refusal(pods: &Api<Pod>, name: &str, head: &ChimeraHead, error: &CallError) -> (&'static str, String) {
+async fn refusal(
+    pods: &Api<Pod>,
+    name: &str,
+    head: &ChimeraHead,
+    error: &CallError,
+) -> (&'static str, String) {
     if error.is_conflict()
         && let Ok(Some(other)) = call("read a pod", pods.get_opt(name)).await
         && !owns(head, &other)
@@ -200,9 +281,13 @@ async fn refusal(pods: &Api<Pod>, name: &str, head: &ChimeraHead, error: &CallEr
 pub fn follow_pod(scope: &Scope, pod: &Pod, deleted: bool) {
     let context = &scope.context;
     let uid = pod.uid().unwrap_or_default();
-    let Some(head_name) = pod.labels().get(names::HEAD_LABEL) else { return };
+    let Some(head_name) = pod.labels().get(names::HEAD_LABEL) else {
+        return;
+    };
     let namespace = pod.namespace().unwrap_or_default();
-    let head = scope.heads.get(&kube::runtime::reflector::ObjectRef::new(head_name).within(&namespace));
+    let head = scope
+        .heads
+        .get(&kube::runtime::reflector::ObjectRef::new(head_name).within(&namespace));
     let ended = pod
         .status
         .as_ref()
@@ -232,7 +317,10 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         head: head.name_any(),
         labels: head.metadata.labels.clone().unwrap_or_default(),
         role: head.spec.role,
-        spare: pod.labels().get(names::SPARE_LABEL).is_some_and(|spare| spare == "true"),
+        spare: pod
+            .labels()
+            .get(names::SPARE_LABEL)
+            .is_some_and(|spare| spare == "true"),
         leaving: pod.metadata.deletion_timestamp.is_some() || unhealthy_device(pod).is_some(),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
@@ -246,10 +334,16 @@ pub fn show_head_status(scope: &Scope) {
     for role in Role::ALL {
         for (spare, duty) in [(false, "active"), (true, "spare")] {
             let count = ready.get(&(role, spare)).copied().unwrap_or(0);
-            metrics.heads_ready.with_label_values(&[role.as_str(), duty]).set(count);
+            metrics
+                .heads_ready
+                .with_label_values(&[role.as_str(), duty])
+                .set(count);
         }
         let active = ready.contains_key(&(role, false));
         let head = format!("head{}", role.number());
-        metrics.head_status.with_label_values(&[head.as_str()]).set(f64::from(u8::from(active)));
+        metrics
+            .head_status
+            .with_label_values(&[head.as_str()])
+            .set(f64::from(u8::from(active)));
     }
 }

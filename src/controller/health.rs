@@ -30,7 +30,9 @@ impl Watches {
     fn stale(&self) -> Vec<String> {
         let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let stale = watches.iter().filter(|pulse| pulse.age() > STALE_AFTER);
-        stale.map(|pulse| format!("watch of {} silent for {} s", pulse.name, pulse.age().as_secs())).collect()
+        stale
+            .map(|pulse| format!("watch of {} silent for {} s", pulse.name, pulse.age().as_secs()))
+            .collect()
     }
 }
 

@@ -72,7 +72,11 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         }
         return Ok(Action::await_change());
     }
-    let keys = if ours { observe(&context, &name).await? } else { Keys::none() };
+    let keys = if ours {
+        observe(&context, &name).await?
+    } else {
+        Keys::none()
+    };
     let plan = plan(&Observed {
         policy: &policy,
         operator_namespace: &context.settings.namespace,
@@ -104,7 +108,9 @@ fn entry<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
 }
 
 fn read_root(secret: &Secret) -> Stored<SigningKey> {
-    let Some(seed) = entry(secret, SEED) else { return Stored::Unreadable(format!("it has no key {SEED}")) };
+    let Some(seed) = entry(secret, SEED) else {
+        return Stored::Unreadable(format!("it has no key {SEED}"));
+    };
     let Ok(seed) = <&[u8; 32]>::try_from(seed) else {
         return Stored::Unreadable(format!("{SEED} has {} bytes instead of 32", seed.len()));
     };
@@ -116,13 +122,22 @@ fn read_root(secret: &Secret) -> Stored<SigningKey> {
 
 fn read_key(secret: &Secret) -> Stored<(SigningKey, Vec<Envelope>)> {
     let unreadable = |what: &str| Stored::Unreadable(what.to_owned());
-    let Some(active) = entry(secret, ACTIVE) else { return unreadable("it has no key `active`") };
-    let Ok(stored) = serde_json::from_slice::<StoredKey>(active) else { return unreadable("`active` is damaged") };
+    let Some(active) = entry(secret, ACTIVE) else {
+        return unreadable("it has no key `active`");
+    };
+    let Ok(stored) = serde_json::from_slice::<StoredKey>(active) else {
+        return unreadable("`active` is damaged");
+    };
     let seed = STANDARD.decode(stored.seed.as_bytes()).map(Zeroizing::new);
-    let Some(seed) = seed.ok().and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok().map(Zeroizing::new)) else {
+    let Some(seed) = seed
+        .ok()
+        .and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok().map(Zeroizing::new))
+    else {
         return unreadable("`active` holds no seed of 32 bytes");
     };
-    let Ok(key) = SigningKey::from_seed(stored.suite, &seed) else { return unreadable("`active` makes no key") };
+    let Ok(key) = SigningKey::from_seed(stored.suite, &seed) else {
+        return unreadable("`active` makes no key");
+    };
     let statements = entry(secret, STATEMENTS).unwrap_or_default();
     match serde_json::from_slice::<Vec<Envelope>>(statements) {
         Ok(statements) => Stored::Present((key, statements)),
@@ -131,8 +146,13 @@ fn read_key(secret: &Secret) -> Stored<(SigningKey, Vec<Envelope>)> {
 }
 
 fn read_bundle(map: &ConfigMap) -> Stored<(Bundle, TrustedKeys)> {
-    let text = map.data.as_ref().and_then(|data| data.get(names::TRUST_BUNDLE_KEY));
-    let Some(text) = text else { return Stored::Unreadable(format!("it has no key {}", names::TRUST_BUNDLE_KEY)) };
+    let text = map
+        .data
+        .as_ref()
+        .and_then(|data| data.get(names::TRUST_BUNDLE_KEY));
+    let Some(text) = text else {
+        return Stored::Unreadable(format!("it has no key {}", names::TRUST_BUNDLE_KEY));
+    };
     let bundle = match Bundle::from_json(text.as_bytes()) {
         Ok(bundle) => bundle,
         Err(error) => return Stored::Unreadable(error.to_string()),
@@ -145,7 +165,11 @@ fn read_bundle(map: &ConfigMap) -> Stored<(Bundle, TrustedKeys)> {
 
 impl Keys {
     fn none() -> Self {
-        Self { root: Stored::Missing, key: Stored::Missing, bundle: Stored::Missing }
+        Self {
+            root: Stored::Missing,
+            key: Stored::Missing,
+            bundle: Stored::Missing,
+        }
     }
 }
 
@@ -182,7 +206,10 @@ impl Ids for Stored<(Bundle, TrustedKeys)> {
     fn ids(&self) -> Stored<Self::Ids> {
         map(self, |(_, keys)| Published {
             root: keys.root().key_id().clone(),
-            keys: keys.iter().map(|trusted| trusted.statement.key_id.clone()).collect(),
+            keys: keys
+                .iter()
+                .map(|trusted| trusted.statement.key_id.clone())
+                .collect(),
         })
     }
 }
@@ -203,16 +230,40 @@ async fn apply_plan(
             mint_root(context).await?;
             Duration::ZERO
         }
-        (Step::MintKey, Keys { root: Stored::Present(root), .. }) => {
+        (
+            Step::MintKey,
+            Keys {
+                root: Stored::Present(root),
+                ..
+            },
+        ) => {
             mint_key(context, policy, &root).await?;
             Duration::ZERO
         }
-        (Step::Publish, Keys { root: Stored::Present(root), key: Stored::Present((_, statements)), bundle }) => {
+        (
+            Step::Publish,
+            Keys {
+                root: Stored::Present(root),
+                key: Stored::Present((_, statements)),
+                bundle,
+            },
+        ) => {
             publish(context, &root, statements, bundle).await?;
-            context.events.normal(policy, reasons::KEY_PUBLISHED, "the public key is in chimera-trust".to_owned());
+            context.events.normal(
+                policy,
+                reasons::KEY_PUBLISHED,
+                "the public key is in chimera-trust".to_owned(),
+            );
             Duration::ZERO
         }
-        (Step::Use, Keys { key: Stored::Present((key, statements)), bundle: Stored::Present((_, keys)), .. }) => {
+        (
+            Step::Use,
+            Keys {
+                key: Stored::Present((key, statements)),
+                bundle: Stored::Present((_, keys)),
+                ..
+            },
+        ) => {
             put_to_use(context, &name, key, &statements, keys);
             RESYNC
         }
@@ -251,15 +302,31 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, root: &SigningK
     let key = SigningKey::generate(Suite::MlDsa87)?;
     let public = key.verifying_key();
     let now = clock::now();
-    let statement =
-        KeyStatement::about(public, KeyPurpose::Signing, now, None, None, context.fencing_token).sign(root)?;
-    let stored = StoredKey { suite: key.suite(), seed: Zeroizing::new(STANDARD.encode(key.seed().as_slice())) };
+    let statement = KeyStatement::about(
+        public,
+        KeyPurpose::Signing,
+        now,
+        None,
+        None,
+        context.fencing_token,
+    )
+    .sign(root)?;
+    let stored = StoredKey {
+        suite: key.suite(),
+        seed: Zeroizing::new(STANDARD.encode(key.seed().as_slice())),
+    };
     let active = Zeroizing::new(serde_json::to_vec(&stored).expect("two strings serialise"));
     let statements = serde_json::to_vec(&[statement]).expect("an envelope serialises");
     let secret = Secret {
-        metadata: managed(&names::key_secret(&policy.name_any()), &context.settings.namespace),
+        metadata: managed(
+            &names::key_secret(&policy.name_any()),
+            &context.settings.namespace,
+        ),
         type_: Some("chimera.dunes.io/keys".to_owned()),
-        data: Some(data([(ACTIVE, active.as_slice()), (STATEMENTS, statements.as_slice())])),
+        data: Some(data([
+            (ACTIVE, active.as_slice()),
+            (STATEMENTS, statements.as_slice()),
+        ])),
         ..Secret::default()
     };
     apply_new(&context.client, &secret, &minter(context)).await?;
@@ -299,23 +366,23 @@ async fn publish(
     Ok(())
 }
 
-fn put_to_use(
-    context: &Context,
-    policy: &str,
-    key: SigningKey,
-    statements: &[Envelope],
-    keys: TrustedKeys,
-) {
+fn put_to_use(context: &Context, policy: &str, key: SigningKey, statements: &[Envelope], keys: TrustedKeys) {
     let id = key.verifying_key().key_id().clone();
     let statement = statements.iter().find(|statement| {
         KeyStatement::verify(statement, keys.root()).is_ok_and(|statement| statement.key_id == id)
     });
     let Some(statement) = statement else {
-        tracing::error!(policy, "the policy's Secret has no valid statement about its own key");
+        tracing::error!(
+            policy,
+            "the policy's Secret has no valid statement about its own key"
+        );
         context.keyring.withdraw(policy);
         return;
     };
-    let signer = Signer { statement: statement.to_json().into_bytes(), key };
+    let signer = Signer {
+        statement: statement.to_json().into_bytes(),
+        key,
+    };
     let root_pem = keys.root().spki_pem();
     if context.keyring.put(policy, signer, Trust { keys, root_pem }) {
         tracing::info!(policy, key = id.short(), "a published key is in use");

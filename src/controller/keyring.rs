@@ -34,10 +34,9 @@ impl Keyring {
     /// The key in use of a policy; if there is none, why, for a person.
     pub fn signer(&self, policy: &str) -> Result<Arc<Signer>, String> {
         let signers = self.signers.read().unwrap_or_else(PoisonError::into_inner);
-        signers
-            .get(policy)
-            .cloned()
-            .ok_or_else(|| format!("KeyRotationPolicy {policy} has no published key in use; see `kubectl get krp`"))
+        signers.get(policy).cloned().ok_or_else(|| {
+            format!("KeyRotationPolicy {policy} has no published key in use; see `kubectl get krp`")
+        })
     }
 
     /// The bundle, once it is published.
@@ -56,6 +55,9 @@ impl Keyring {
 
     /// Takes a policy's key out of use.
     pub fn withdraw(&self, policy: &str) {
-        self.signers.write().unwrap_or_else(PoisonError::into_inner).remove(policy);
+        self.signers
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(policy);
     }
 }

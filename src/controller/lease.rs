@@ -58,7 +58,12 @@ pub struct Held {
 impl Held {
     /// Grows with every acquisition.
     pub fn fencing_token(&self) -> u64 {
-        let transitions = self.lease.spec.as_ref().and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        let transitions = self
+            .lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_transitions)
+            .unwrap_or(0);
         u64::try_from(transitions).unwrap_or(0)
     }
 }
@@ -66,7 +71,12 @@ impl Held {
 impl Election {
     /// A candidate for the Lease `name`; it may be taken over after `duration` without renewal.
     pub fn new(client: Client, namespace: &str, name: &str, identity: String, duration: Duration) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), identity, duration }
+        Self {
+            api: Api::namespaced(client, namespace),
+            name: name.to_owned(),
+            identity,
+            duration,
+        }
     }
 
     /// Waits until this process holds the Lease.
@@ -78,7 +88,10 @@ impl Election {
                 Ok(Err(wait)) => wait,
                 Err(error) if error.is_conflict() => self.retry_period(),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be acquired");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the lease could not be acquired"
+                    );
                     self.retry_period()
                 }
             };
@@ -95,47 +108,79 @@ impl Election {
             let left = deadline.saturating_sub(held.renewed.elapsed());
             let renewal = tokio::time::timeout(left, self.renew(&held)).await;
             match renewal {
-                Ok(Ok(lease)) => held = Held { lease, renewed: asked },
+                Ok(Ok(lease)) => {
+                    held = Held {
+                        lease,
+                        renewed: asked,
+                    }
+                }
                 Ok(Err(error)) if error.is_conflict() => return error,
                 Ok(Err(error)) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be renewed");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the lease could not be renewed"
+                    );
                     if held.renewed.elapsed() >= deadline {
                         return error;
                     }
                 }
-                Err(_) => return CallError::TimedOut { action: "renew the lease" },
+                Err(_) => {
+                    return CallError::TimedOut {
+                        action: "renew the lease",
+                    };
+                }
             }
         }
     }
 
     /// Gives the Lease back so that a successor need not wait. Best effort: an unreleased Lease expires.
     pub async fn release(&self) {
-        let Ok(mut lease) = call("read the lease", self.api.get(&self.name)).await else { return };
+        let Ok(mut lease) = call("read the lease", self.api.get(&self.name)).await else {
+            return;
+        };
         let Some(spec) = lease.spec.as_mut() else { return };
         if spec.holder_identity.as_deref() != Some(self.identity.as_str()) {
             return;
         }
         spec.holder_identity = None;
         if let Err(error) = self.write(&lease).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the lease could not be released");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the lease could not be released"
+            );
         }
     }
 
-    async fn try_acquire(&self, sighting: &mut Option<Sighting>) -> Result<Result<Held, Duration>, CallError> {
+    async fn try_acquire(
+        &self,
+        sighting: &mut Option<Sighting>,
+    ) -> Result<Result<Held, Duration>, CallError> {
         let observed = call("read the lease", self.api.get_opt(&self.name)).await?;
         let unchanged_for = observe(sighting, observed.as_ref());
         let asked = Instant::now();
-        match plan(observed.as_ref(), &self.identity, self.duration, unchanged_for, clock::now()) {
+        match plan(
+            observed.as_ref(),
+            &self.identity,
+            self.duration,
+            unchanged_for,
+            clock::now(),
+        ) {
             Decision::Wait(time) => Ok(Err(time.min(self.retry_period()))),
             Decision::Create(spec) => {
                 let lease = self.create(spec).await?;
-                Ok(Ok(Held { lease, renewed: asked }))
+                Ok(Ok(Held {
+                    lease,
+                    renewed: asked,
+                }))
             }
             Decision::Take(spec) => {
                 let mut lease = observed.expect("a lease is taken only when one was read");
                 lease.spec = Some(spec);
                 let lease = self.write(&lease).await?;
-                Ok(Ok(Held { lease, renewed: asked }))
+                Ok(Ok(Held {
+                    lease,
+                    renewed: asked,
+                }))
             }
         }
     }
@@ -148,18 +193,35 @@ impl Election {
         self.write(&lease).await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a POST that fails when the object exists is the point")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a POST that fails when the object exists is the point"
+    )]
     async fn create(&self, spec: LeaseSpec) -> Result<Lease, CallError> {
         let lease = Lease {
-            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                ..ObjectMeta::default()
+            },
             spec: Some(spec),
         };
-        call("create the lease", self.api.create(&PostParams::default(), &lease)).await
+        call(
+            "create the lease",
+            self.api.create(&PostParams::default(), &lease),
+        )
+        .await
     }
 
-    #[expect(clippy::disallowed_methods, reason = "a PUT with the resourceVersion that was read, so that one wins")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a PUT with the resourceVersion that was read, so that one wins"
+    )]
     async fn write(&self, lease: &Lease) -> Result<Lease, CallError> {
-        call("write the lease", self.api.replace(&self.name, &PostParams::default(), lease)).await
+        call(
+            "write the lease",
+            self.api.replace(&self.name, &PostParams::default(), lease),
+        )
+        .await
     }
 
     fn retry_period(&self) -> Duration {
@@ -173,7 +235,10 @@ fn observe(sighting: &mut Option<Sighting>, lease: Option<&Lease>) -> Duration {
     match sighting {
         Some(seen) if seen.resource_version == resource_version => seen.since.elapsed(),
         _ => {
-            *sighting = Some(Sighting { resource_version, since: Instant::now() });
+            *sighting = Some(Sighting {
+                resource_version,
+                since: Instant::now(),
+            });
             Duration::ZERO
         }
     }
@@ -195,14 +260,18 @@ fn plan(
         lease_transitions: Some(transitions),
         ..LeaseSpec::default()
     };
-    let Some(lease) = observed else { return Decision::Create(spec(1)) };
+    let Some(lease) = observed else {
+        return Decision::Create(spec(1));
+    };
     let current = lease.spec.clone().unwrap_or_default();
     let next = current.lease_transitions.unwrap_or(0).saturating_add(1);
     let holder = current.holder_identity.as_deref().unwrap_or_default();
     if holder.is_empty() || holder == identity {
         return Decision::Take(spec(next));
     }
-    let theirs = current.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let theirs = current
+        .lease_duration_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok());
     let valid_for = theirs.map_or(duration, Duration::from_secs);
     match valid_for.checked_sub(unchanged_for) {
         Some(left) if !left.is_zero() => Decision::Wait(left),
@@ -218,7 +287,10 @@ mod tests {
 
     fn lease(holder: Option<&str>) -> Lease {
         Lease {
-            metadata: ObjectMeta { resource_version: Some("7".into()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                resource_version: Some("7".into()),
+                ..ObjectMeta::default()
+            },
             spec: Some(LeaseSpec {
                 holder_identity: holder.map(Into::into),
                 lease_duration_seconds: Some(15),
@@ -245,7 +317,13 @@ mod tests {
     #[test]
     fn a_released_lease_and_ones_own_are_taken_at_once_with_a_larger_token() {
         for holder in [None, Some(""), Some("me")] {
-            let decision = plan(Some(&lease(holder)), "me", DURATION, Duration::ZERO, Timestamp::UNIX_EPOCH);
+            let decision = plan(
+                Some(&lease(holder)),
+                "me",
+                DURATION,
+                Duration::ZERO,
+                Timestamp::UNIX_EPOCH,
+            );
             assert!(matches!(decision, Decision::Take(_)), "{holder:?}");
             assert_eq!(transitions(&decision), Some(5));
         }
@@ -256,7 +334,11 @@ mod tests {
         let other = lease(Some("other"));
         let late = Timestamp::from_second(4_000_000_000).expect("in range");
         let early = plan(Some(&other), "me", DURATION, Duration::from_secs(14), late);
-        assert_eq!(early, Decision::Wait(Duration::from_secs(1)), "the wall clock does not matter");
+        assert_eq!(
+            early,
+            Decision::Wait(Duration::from_secs(1)),
+            "the wall clock does not matter"
+        );
         let due = plan(Some(&other), "me", DURATION, DURATION, Timestamp::UNIX_EPOCH);
         assert!(matches!(due, Decision::Take(_)));
     }

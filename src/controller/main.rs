@@ -68,8 +68,13 @@ async fn lead(settings: Settings, metrics: Arc<Metrics>, watches: Arc<Watches>) 
     let config = client::config().await.context("find the API server")?;
     let client = client::writer(&config)?;
     let duration = Duration::from_secs(u64::from(settings.lease_seconds));
-    let election =
-        Election::new(client.clone(), &settings.namespace, api::names::LEASE, settings.identity(), duration);
+    let election = Election::new(
+        client.clone(),
+        &settings.namespace,
+        api::names::LEASE,
+        settings.identity(),
+        duration,
+    );
     let held = tokio::select! {
         held = election.acquire() => held,
         () = &mut stop => return Ok(()),

@@ -2,8 +2,8 @@
 //! apart from the four well-known heads of `chimera_head_status`.
 
 use prometheus::{
-    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// All metrics of the process.
@@ -49,7 +49,8 @@ pub struct Metrics {
 }
 
 const RUN_BUCKETS: &[f64] = &[
-    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+    0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+    1800.0,
 ];
 
 impl Default for Metrics {
@@ -62,11 +63,19 @@ impl Metrics {
     fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let histogram = |name: &str, help: &str, labels: &[&str]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(RUN_BUCKETS.to_vec()), labels)
+            HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(RUN_BUCKETS.to_vec()),
+                labels,
+            )
         };
-        let counter = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let counter =
+            |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
         let metrics = Self {
-            requests: counter("chimera_requests_total", "Runs that ended.", &["result", "reason"])?,
+            requests: counter(
+                "chimera_requests_total",
+                "Runs that ended.",
+                &["result", "reason"],
+            )?,
             execution_seconds: histogram(
                 "chimera_execution_time_seconds",
                 "Time that a document ran on its head.",
@@ -82,13 +91,23 @@ impl Metrics {
                     .buckets(RUN_BUCKETS.to_vec()),
             )?,
             head_status: GaugeVec::new(
-                Opts::new("chimera_head_status", "1 when a head of that number is ready, else 0."),
+                Opts::new(
+                    "chimera_head_status",
+                    "1 when a head of that number is ready, else 0.",
+                ),
                 &["head"],
             )?,
-            heads_ready: IntGaugeVec::new(Opts::new("chimera_heads_ready", "Ready heads."), &["role", "duty"])?,
+            heads_ready: IntGaugeVec::new(
+                Opts::new("chimera_heads_ready", "Ready heads."),
+                &["role", "duty"],
+            )?,
             runs_in_flight: IntGauge::new("chimera_runs_in_flight", "Runs under way.")?,
             runs_waiting: IntGauge::new("chimera_runs_waiting", "Runs that wait for a head.")?,
-            regenerations: counter("chimera_regenerations_total", "Head pods replaced.", &["role", "cause"])?,
+            regenerations: counter(
+                "chimera_regenerations_total",
+                "Head pods replaced.",
+                &["role", "cause"],
+            )?,
             verification_success: Gauge::new(
                 "signature_verification_success",
                 "Share of receipts whose verification succeeded since the start, from 0 to 1.",
@@ -101,7 +120,11 @@ impl Metrics {
                 &["reason"],
             )?,
             reconciles: counter("chimera_reconciles_total", "Reconciles.", &["kind", "outcome"])?,
-            reconcile_seconds: histogram("chimera_reconcile_time_seconds", "Time of a reconcile.", &["kind"])?,
+            reconcile_seconds: histogram(
+                "chimera_reconcile_time_seconds",
+                "Time of a reconcile.",
+                &["kind"],
+            )?,
             watch_errors: counter("chimera_watch_errors_total", "Errors of watches.", &["watch"])?,
             leader: IntGauge::new("chimera_leader", "1 while this process holds the Lease.")?,
             verified: IntCounter::new("chimera_receipts_valid_total", "Receipts found valid.")?,
@@ -160,7 +183,8 @@ impl Metrics {
             Box::new(verified.clone()),
             Box::new(refused.clone()),
         ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))
+        all.into_iter()
+            .try_for_each(|collector| registry.register(collector))
     }
 
     /// Counts one verification of a receipt and keeps the share of successes current.
@@ -187,8 +211,14 @@ mod tests {
     #[test]
     fn the_missions_names_are_served() {
         let metrics = Metrics::default();
-        metrics.requests.with_label_values(&["Success", "Succeeded"]).inc();
-        metrics.execution_seconds.with_label_values(&["Success"]).observe(0.2);
+        metrics
+            .requests
+            .with_label_values(&["Success", "Succeeded"])
+            .inc();
+        metrics
+            .execution_seconds
+            .with_label_values(&["Success"])
+            .observe(0.2);
         metrics.count_verification("Valid", true);
         metrics.count_verification("BadSignature", false);
         let text = String::from_utf8(metrics.render().expect("renders")).expect("text");

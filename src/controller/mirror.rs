@@ -7,8 +7,16 @@ use maml::mirror::{Header, redact, write};
 
 /// The mirrored text, or nothing when the document is no text. Secrets in the document are blotted out first; the
 /// header's digest is that of what was mirrored.
-pub fn mirrored(document: &[u8], error: bool, claim: &Claim, key: &SigningKey, now: Timestamp) -> Option<String> {
-    let text = std::str::from_utf8(document).ok().filter(|text| !text.is_empty())?;
+pub fn mirrored(
+    document: &[u8],
+    error: bool,
+    claim: &Claim,
+    key: &SigningKey,
+    now: Timestamp,
+) -> Option<String> {
+    let text = std::str::from_utf8(document)
+        .ok()
+        .filter(|text| !text.is_empty())?;
     let source = redact(text);
     let digest = DigestSet::of(source.as_bytes()).blake3;
     let kind = if error { "error" } else { "receipt" };

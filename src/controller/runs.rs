@@ -84,7 +84,12 @@ pub struct Runs {
 impl Runs {
     /// No runs.
     pub fn new(fleet: Arc<Fleet>, triggers: Arc<Triggers>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { records: Mutex::default(), fleet, triggers, metrics })
+        Arc::new(Self {
+            records: Mutex::default(),
+            fleet,
+            triggers,
+            metrics,
+        })
     }
 
     fn records(&self) -> MutexGuard<'_, HashMap<String, Record>> {
@@ -93,7 +98,11 @@ impl Runs {
 
     /// What is known of a workflow's current run, and the status on which to build.
     pub fn state(&self, uid: &str, receipt_name: &str) -> (RunState, Option<MamlWorkflowStatus>) {
-        match self.records().get(uid).filter(|record| record.receipt_name == receipt_name) {
+        match self
+            .records()
+            .get(uid)
+            .filter(|record| record.receipt_name == receipt_name)
+        {
             Some(record) => (record.state.clone(), Some(record.status.clone())),
             None => (RunState::Unknown, None),
         }
@@ -101,7 +110,10 @@ impl Runs {
 
     /// Forgets a workflow's run; if it is of an earlier generation and still under way, the head is asked to stop.
     pub fn forget_others(self: &Arc<Self>, uid: &str, receipt_name: &str) {
-        let stale = self.records().get(uid).is_some_and(|record| record.receipt_name != receipt_name);
+        let stale = self
+            .records()
+            .get(uid)
+            .is_some_and(|record| record.receipt_name != receipt_name);
         if stale {
             self.cancel(uid, "superseded by a new run of the same workflow");
             self.forget(uid);
@@ -148,7 +160,8 @@ impl Runs {
 
     /// Asks a head for a run and follows it; when it has ended, the workflow is looked at again.
     pub fn drive(self: &Arc<Self>, run: Driven, on: Reservation, request: Request) {
-        let span = tracing::info_span!("run", run_id = %run.run_id, workflow = %run.workflow, attempt = run.attempt);
+        let span =
+            tracing::info_span!("run", run_id = %run.run_id, workflow = %run.workflow, attempt = run.attempt);
         let mut record = Record {
             receipt_name: run.receipt_name,
             run_id: run.run_id.clone(),
@@ -160,21 +173,33 @@ impl Runs {
         };
         let mut records = self.records();
         let runs = Arc::clone(self);
-        let (uid, workflow, run_id, attempt, timeout) = (run.uid, run.workflow, run.run_id, run.attempt, run.timeout);
+        let (uid, workflow, run_id, attempt, timeout) =
+            (run.uid, run.workflow, run.run_id, run.attempt, run.timeout);
         let key = uid.clone();
         let task = async move {
             let pod_uid = on.member.pod_uid.clone();
             let limit = timeout + GRACE;
             let state = match tokio::time::timeout(limit, follow(&runs.fleet, &run_id, on, request)).await {
-                Ok(Ok(ending)) => RunState::Ended { attempt, ending: Box::new(ending) },
+                Ok(Ok(ending)) => RunState::Ended {
+                    attempt,
+                    ending: Box::new(ending),
+                },
                 Ok(Err((reason, message))) => {
                     tracing::warn!(reason, message, "attempt lost");
                     runs.metrics.attempts_lost.with_label_values(&[reason]).inc();
-                    RunState::Lost(Loss { attempt, reason, message })
+                    RunState::Lost(Loss {
+                        attempt,
+                        reason,
+                        message,
+                    })
                 }
                 Err(_) => {
                     let message = format!("no answer {} s after the run's time limit", GRACE.as_secs());
-                    RunState::Lost(Loss { attempt, reason: reasons::HEAD_LOST, message })
+                    RunState::Lost(Loss {
+                        attempt,
+                        reason: reasons::HEAD_LOST,
+                        message,
+                    })
                 }
             };
             runs.end(&uid, &run_id, &pod_uid, state);
@@ -187,7 +212,11 @@ impl Runs {
     }
 
     fn end(&self, uid: &str, run_id: &str, pod_uid: &str, state: RunState) {
-        if let Some(record) = self.records().get_mut(uid).filter(|record| record.run_id == run_id) {
+        if let Some(record) = self
+            .records()
+            .get_mut(uid)
+            .filter(|record| record.run_id == run_id)
+        {
             record.state = state;
             record.task = None;
         }
@@ -198,13 +227,20 @@ impl Runs {
     /// Asks the head to stop a workflow's run, once.
     pub fn cancel(self: &Arc<Self>, uid: &str, reason: &str) {
         let mut records = self.records();
-        let Some(record) = records.get_mut(uid) else { return };
+        let Some(record) = records.get_mut(uid) else {
+            return;
+        };
         if record.cancelled || !matches!(record.state, RunState::Running(_)) {
             return;
         }
-        let Some(on) = self.fleet.link(&record.pod_uid) else { return };
+        let Some(on) = self.fleet.link(&record.pod_uid) else {
+            return;
+        };
         record.cancelled = true;
-        let request = CancelRequest { run_id: record.run_id.clone(), reason: reason.to_owned() };
+        let request = CancelRequest {
+            run_id: record.run_id.clone(),
+            reason: reason.to_owned(),
+        };
         drop(records);
         tokio::spawn(async move {
             let mut client = connection::client(on.link.channel);
@@ -217,9 +253,17 @@ impl Runs {
     }
 
     fn count(&self) {
-        let running = self.records().values().filter(|record| matches!(record.state, RunState::Running(_))).count();
-        self.metrics.runs_in_flight.set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.metrics.runs_waiting.set(i64::try_from(self.triggers.waiting()).unwrap_or(i64::MAX));
+        let running = self
+            .records()
+            .values()
+            .filter(|record| matches!(record.state, RunState::Running(_)))
+            .count();
+        self.metrics
+            .runs_in_flight
+            .set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.metrics
+            .runs_waiting
+            .set(i64::try_from(self.triggers.waiting()).unwrap_or(i64::MAX));
     }
 }
 
@@ -249,7 +293,10 @@ async fn follow(
         // The head may have been restarted or only the connection lost: ask again for a while.
         let since = *broken_since.get_or_insert_with(Instant::now);
         if !fleet.knows(&on.member.pod_uid) || since.elapsed() > RECONNECT_FOR {
-            return Err((reasons::HEAD_LOST, format!("pod {}: {}", on.member.pod, error.message())));
+            return Err((
+                reasons::HEAD_LOST,
+                format!("pod {}: {}", on.member.pod, error.message()),
+            ));
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
         if let Some(link) = fleet.link(&on.member.pod_uid) {
@@ -260,13 +307,20 @@ async fn follow(
 }
 
 async fn resume(on: &Reservation, run_id: &str) -> Result<tonic::Response<Streaming<RunEvent>>, Status> {
-    connection::client(on.link.channel.clone()).resume(ResumeRequest { run_id: run_id.to_owned() }).await
+    connection::client(on.link.channel.clone())
+        .resume(ResumeRequest {
+            run_id: run_id.to_owned(),
+        })
+        .await
 }
 
 /// Whether the head's word is final: asking it again would not help.
 fn final_refusal(status: &Status) -> Option<(&'static str, String)> {
     match status.code() {
-        Code::NotFound => Some((reasons::HEAD_LOST, format!("the head does not know the run: {}", status.message()))),
+        Code::NotFound => Some((
+            reasons::HEAD_LOST,
+            format!("the head does not know the run: {}", status.message()),
+        )),
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::PermissionDenied
@@ -284,7 +338,8 @@ async fn read(mut events: Streaming<RunEvent>) -> Result<Ending, Status> {
         match event.event {
             Some(run_event::Event::Started(event)) => started = Some(event),
             Some(run_event::Event::Finished(finished)) => {
-                let started = started.ok_or_else(|| Status::internal("the run's stream did not begin with Started"))?;
+                let started =
+                    started.ok_or_else(|| Status::internal("the run's stream did not begin with Started"))?;
                 return Ok(Ending {
                     grant: started.grant,
                     document: started.document,

@@ -47,7 +47,12 @@ impl Server {
                 let body = body.collect_bytes().await.expect("a body");
                 let (status, answer) = server.answer(&parts.method, parts.uri.path(), &body);
                 let answer = Body::from(serde_json::to_vec(&answer).expect("JSON"));
-                send.send_response(Response::builder().status(status).body(answer).expect("a response"));
+                send.send_response(
+                    Response::builder()
+                        .status(status)
+                        .body(answer)
+                        .expect("a response"),
+                );
             }
         });
         Client::new(service, "ops")
@@ -55,17 +60,25 @@ impl Server {
 
     fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
         let failure = |code: u16, reason: &str| {
-            (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}))
+            (
+                code,
+                json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}),
+            )
         };
         let mut objects = self.objects.lock().expect("no panic");
         if path.ends_with("/events") {
             return (201, serde_json::from_slice(body).unwrap_or_default());
         }
         if *method == Method::GET {
-            return objects.get(path).map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone()));
+            return objects
+                .get(path)
+                .map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone()));
         }
         let mut object: Value = serde_json::from_slice(body).expect("JSON");
-        self.writes.lock().expect("no panic").push(format!("{method} {path}"));
+        self.writes
+            .lock()
+            .expect("no panic")
+            .push(format!("{method} {path}"));
         if *method == Method::POST {
             let path = format!("{path}/{}", object["metadata"]["name"].as_str().expect("a name"));
             if objects.contains_key(&path) {
@@ -89,7 +102,10 @@ impl Server {
     }
 
     fn put(&self, path: &str, object: &impl serde::Serialize) {
-        self.objects.lock().expect("no panic").insert(path.to_owned(), serde_json::to_value(object).expect("JSON"));
+        self.objects
+            .lock()
+            .expect("no panic")
+            .insert(path.to_owned(), serde_json::to_value(object).expect("JSON"));
     }
 
     fn get(&self, path: &str) -> Option<Value> {
@@ -160,9 +176,15 @@ fn policy(server: &Server) -> Arc<KeyRotationPolicy> {
 /// Reconciles the policy until it rests; all writes in their order, status apart.
 async fn settle_keys(server: &Arc<Server>, context: &Arc<Context>) -> Vec<String> {
     for _ in 0..6 {
-        key_rotation::reconcile(policy(server), Arc::clone(context)).await.expect("reconciled");
+        key_rotation::reconcile(policy(server), Arc::clone(context))
+            .await
+            .expect("reconciled");
     }
-    server.writes().into_iter().filter(|write| !write.ends_with("/status")).collect()
+    server
+        .writes()
+        .into_iter()
+        .filter(|write| !write.ends_with("/status"))
+        .collect()
 }
 
 fn refused_workflow() -> Arc<MamlWorkflow> {
@@ -182,7 +204,11 @@ async fn keys_are_written_root_first_published_before_use_and_then_left_alone() 
     let writes = settle_keys(&server, &context).await;
     assert_eq!(writes, [ROOT, KEYS, TRUST].map(|path| format!("PATCH {path}")));
     assert!(context.keyring.signer("signing").is_ok());
-    assert_eq!(settle_keys(&server, &context).await, Vec::<String>::new(), "a policy at rest writes nothing");
+    assert_eq!(
+        settle_keys(&server, &context).await,
+        Vec::<String>::new(),
+        "a policy at rest writes nothing"
+    );
 }
 
 #[tokio::test]
@@ -190,7 +216,10 @@ async fn a_crash_after_any_write_of_an_installation_ends_in_the_same_keys() {
     for kept in [vec![ROOT], vec![ROOT, KEYS], vec![ROOT, KEYS, TRUST]] {
         let server = Arc::new(Server::default());
         settle_keys(&server, &context(&server.client())).await;
-        let before = kept.iter().map(|path| (*path, server.get(path))).collect::<Vec<_>>();
+        let before = kept
+            .iter()
+            .map(|path| (*path, server.get(path)))
+            .collect::<Vec<_>>();
         for path in [ROOT, KEYS, TRUST, POLICY] {
             if !kept.contains(&path) {
                 server.objects.lock().expect("no panic").remove(path);
@@ -209,7 +238,11 @@ async fn a_crash_after_any_write_of_an_installation_ends_in_the_same_keys() {
 
 #[tokio::test]
 async fn a_lost_or_damaged_key_takes_signing_away_and_is_never_made_again() {
-    for (path, damaged) in [(KEYS, None), (ROOT, None), (KEYS, Some(json!({"data": {"active": "e30="}})))] {
+    for (path, damaged) in [
+        (KEYS, None),
+        (ROOT, None),
+        (KEYS, Some(json!({"data": {"active": "e30="}}))),
+    ] {
         let server = Arc::new(Server::default());
         let context = context(&server.client());
         settle_keys(&server, &context).await;
@@ -233,15 +266,31 @@ async fn a_run_is_concluded_by_its_receipt_and_then_its_status() {
     settle_keys(&server, &context).await;
     let workflow = refused_workflow();
     server.put(WORKFLOW, &workflow);
-    workflow::reconcile(Arc::clone(&workflow), scope(Arc::clone(&context))).await.expect("reconciled");
-    assert_eq!(server.writes(), [format!("POST {RECEIPTS}"), format!("PATCH {WORKFLOW}/status")]);
+    workflow::reconcile(Arc::clone(&workflow), scope(Arc::clone(&context)))
+        .await
+        .expect("reconciled");
+    assert_eq!(
+        server.writes(),
+        [format!("POST {RECEIPTS}"), format!("PATCH {WORKFLOW}/status")]
+    );
 
     // The status was lost with the process: the receipt is found, and there is still one.
     let successor = self::context(&server.client());
     settle_keys(&server, &successor).await;
-    workflow::reconcile(workflow, scope(successor)).await.expect("reconciled");
-    assert_eq!(server.writes(), [format!("POST {RECEIPTS}"), format!("PATCH {WORKFLOW}/status")]);
-    let receipts = server.objects.lock().expect("no panic").keys().filter(|path| path.starts_with(RECEIPTS)).count();
+    workflow::reconcile(workflow, scope(successor))
+        .await
+        .expect("reconciled");
+    assert_eq!(
+        server.writes(),
+        [format!("POST {RECEIPTS}"), format!("PATCH {WORKFLOW}/status")]
+    );
+    let receipts = server
+        .objects
+        .lock()
+        .expect("no panic")
+        .keys()
+        .filter(|path| path.starts_with(RECEIPTS))
+        .count();
     assert_eq!(receipts, 1);
     let status = &server.get(WORKFLOW).expect("a status")["status"];
     assert_eq!(status["receiptRef"]["uid"], "stored");
@@ -253,7 +302,9 @@ async fn without_a_key_nothing_is_written_but_why_the_run_waits() {
     let context = context(&server.client());
     let workflow = refused_workflow();
     server.put(WORKFLOW, &workflow);
-    workflow::reconcile(workflow, scope(context)).await.expect("reconciled");
+    workflow::reconcile(workflow, scope(context))
+        .await
+        .expect("reconciled");
     assert_eq!(server.writes(), [format!("PATCH {WORKFLOW}/status")]);
     let text = server.get(WORKFLOW).expect("a status")["status"]["conditions"].to_string();
     assert!(text.contains("SigningKeyUnavailable"), "{text}");
@@ -266,6 +317,9 @@ async fn secrets_of_the_operator_never_reach_logs_through_debug() {
     settle_keys(&server, &context).await;
     let status = server.get(POLICY).expect("the policy").to_string();
     let stored = server.get(KEYS).expect("the key")["data"]["active"].to_string();
-    assert!(!status.contains(stored.trim_matches('"')) && !status.contains("seed"), "{status}");
+    assert!(
+        !status.contains(stored.trim_matches('"')) && !status.contains("seed"),
+        "{status}"
+    );
     assert_eq!(names::key_secret("signing"), "chimera-keys-signing");
 }

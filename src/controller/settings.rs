@@ -74,7 +74,13 @@ pub enum LogFormat {
 impl Settings {
     /// The scopes to watch: `None` is the whole cluster.
     pub fn scopes(&self) -> Vec<Option<String>> {
-        let named: Vec<_> = self.watch_namespaces.iter().filter(|name| !name.is_empty()).cloned().map(Some).collect();
+        let named: Vec<_> = self
+            .watch_namespaces
+            .iter()
+            .filter(|name| !name.is_empty())
+            .cloned()
+            .map(Some)
+            .collect();
         if named.is_empty() { vec![None] } else { named }
     }
 

@@ -66,7 +66,9 @@ impl Pulse {
     /// The time since the API server last answered, or since the start while it never did. A watch in good health is
     /// opened again every [`WATCH_SECONDS`].
     pub fn age(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.answered.load(Ordering::Relaxed)))
+        self.started
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.answered.load(Ordering::Relaxed)))
     }
 }
 
@@ -114,7 +116,11 @@ where
         + Sync
         + 'static,
 {
-    let pulse = Pulse::new(format!("{} in {}", K::plural(&()), scope.unwrap_or("all namespaces")));
+    let pulse = Pulse::new(format!(
+        "{} in {}",
+        K::plural(&()),
+        scope.unwrap_or("all namespaces")
+    ));
     let client = client::watcher(config, &pulse)?;
     let api: Api<DeserializeGuard<K>> = match scope {
         Some(namespace) => Api::namespaced(client, namespace),
@@ -133,7 +139,11 @@ where
             })
         })
         .boxed();
-    Ok(Informer { store: reader, pulse, changes })
+    Ok(Informer {
+        store: reader,
+        pulse,
+        changes,
+    })
 }
 
 /// Counts errors in the metric, pauses after each, and passes on everything else.
@@ -153,8 +163,13 @@ fn without_errors<K: Send + 'static>(
                         return Some((event, (watch, if ended { 0 } else { failures })));
                     }
                     Err(error) => {
-                        metrics.watch_errors.with_label_values(&[pulse.name.as_str()]).inc();
-                        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(5)).min(LONGEST_PAUSE);
+                        metrics
+                            .watch_errors
+                            .with_label_values(&[pulse.name.as_str()])
+                            .inc();
+                        let pause = FIRST_PAUSE
+                            .saturating_mul(1 << failures.min(5))
+                            .min(LONGEST_PAUSE);
                         failures = failures.saturating_add(1);
                         tracing::warn!(watch = %pulse.name, %error, ?pause, "watch failed");
                         tokio::time::sleep(pause).await;

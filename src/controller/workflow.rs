@@ -61,7 +61,11 @@ pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result
 }
 
 fn policy(workflow: &MamlWorkflow, scope: &Scope) -> String {
-    let named = workflow.spec.signing_policy_ref.as_ref().map(|reference| reference.name.clone());
+    let named = workflow
+        .spec
+        .signing_policy_ref
+        .as_ref()
+        .map(|reference| reference.name.clone());
     named.unwrap_or_else(|| scope.context.settings.signing_policy.clone())
 }
 
@@ -72,17 +76,25 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
     context.runs.forget_others(&uid, &receipt);
     let (run, status) = context.runs.state(&uid, &receipt);
     let status = status.unwrap_or_else(|| current_status(workflow));
-    let complete = workflow.status.as_ref().is_some_and(|shown| {
-        is_current(workflow, shown) && is_true(&shown.conditions, COMPLETE)
-    });
+    let complete = workflow
+        .status
+        .as_ref()
+        .is_some_and(|shown| is_current(workflow, shown) && is_true(&shown.conditions, COMPLETE));
     if complete && matches!(run, RunState::Concluded) {
         context.runs.forget(&uid);
     }
     let reference = ObjectRef::new(&receipt).within(&workflow.namespace().unwrap_or_default());
     let receipt_exists = scope.receipts.get(&reference).is_some();
     let to_start = matches!(run, RunState::Unknown | RunState::Lost(_)) && !complete && !receipt_exists;
-    let source = if to_start { observe_source(scope, workflow).await? } else { Source::Missing(String::new()) };
-    let claimed_head_known = status.head.as_ref().is_some_and(|head| context.fleet.knows(&head.uid));
+    let source = if to_start {
+        observe_source(scope, workflow).await?
+    } else {
+        Source::Missing(String::new())
+    };
+    let claimed_head_known = status
+        .head
+        .as_ref()
+        .is_some_and(|head| context.fleet.knows(&head.uid));
     Ok(Observed {
         workflow,
         status,
@@ -106,12 +118,27 @@ async fn observe_source(scope: &Scope, workflow: &MamlWorkflow) -> Result<Source
     let namespace = workflow.namespace().unwrap_or_default();
     let api: Api<ConfigMap> = Api::namespaced(scope.context.client.clone(), &namespace);
     let Some(map) = call("read the document's ConfigMap", api.get_opt(&reference.name)).await? else {
-        return Ok(Source::Missing(format!("ConfigMap {} does not exist", reference.name)));
+        return Ok(Source::Missing(format!(
+            "ConfigMap {} does not exist",
+            reference.name
+        )));
     };
-    let text = map.data.and_then(|mut data| data.remove(&reference.key)).map(String::into_bytes);
-    let bytes = text.or_else(|| map.binary_data.and_then(|mut data| data.remove(&reference.key)).map(|data| data.0));
+    let text = map
+        .data
+        .and_then(|mut data| data.remove(&reference.key))
+        .map(String::into_bytes);
+    let bytes = text.or_else(|| {
+        map.binary_data
+            .and_then(|mut data| data.remove(&reference.key))
+            .map(|data| data.0)
+    });
     Ok(bytes.map_or_else(
-        || Source::Missing(format!("ConfigMap {} has no key {}", reference.name, reference.key)),
+        || {
+            Source::Missing(format!(
+                "ConfigMap {} has no key {}",
+                reference.name, reference.key
+            ))
+        },
         Source::Found,
     ))
 }
@@ -127,7 +154,10 @@ async fn apply(scope: &Arc<Scope>, workflow: &MamlWorkflow, plan: Plan) -> Resul
         Plan::Start(start) => Box::pin(start_run(scope, workflow, *start)).await,
         Plan::Rejoin { attempt, pod_uid } => Ok(rejoin(scope, workflow, attempt, &pod_uid)),
         Plan::Cancel => {
-            scope.context.runs.cancel(&workflow.uid().unwrap_or_default(), "cancelled by annotation");
+            scope
+                .context
+                .runs
+                .cancel(&workflow.uid().unwrap_or_default(), "cancelled by annotation");
             Ok(Action::requeue(RESYNC))
         }
         Plan::Conclude(conclusion) => conclude(scope, workflow, *conclusion).await,
@@ -145,21 +175,34 @@ async fn write_wait(scope: &Scope, workflow: &MamlWorkflow, wait: &Wait) -> Resu
     let base = current_status(workflow);
     let status = workflow_status::waiting(base, wait, clock::now());
     if workflow.status.as_ref() != Some(&status) {
-        apply_status(&scope.context.client, workflow, &status, workflow.metadata.resource_version.as_deref())
-            .await
-            .map(|_| ())
-            .or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })?;
+        apply_status(
+            &scope.context.client,
+            workflow,
+            &status,
+            workflow.metadata.resource_version.as_deref(),
+        )
+        .await
+        .map(|_| ())
+        .or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })?;
     }
     Ok(())
 }
 
 fn turn(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {
-    let created = workflow.metadata.creation_timestamp.as_ref().map_or(jiff::Timestamp::UNIX_EPOCH, |time| time.0);
+    let created = workflow
+        .metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(jiff::Timestamp::UNIX_EPOCH, |time| time.0);
     (created, workflow.uid().unwrap_or_default())
 }
 
 /// Reserves a head, claims it in the status, and dispatches.
-async fn start_run(scope: &Arc<Scope>, workflow: &MamlWorkflow, start: Start) -> Result<Action, WorkflowError> {
+async fn start_run(
+    scope: &Arc<Scope>,
+    workflow: &MamlWorkflow,
+    start: Start,
+) -> Result<Action, WorkflowError> {
     let context = &scope.context;
     let (created, uid) = turn(workflow);
     let run_id = run_key(workflow).run_id(start.attempt);
@@ -176,7 +219,10 @@ async fn start_run(scope: &Arc<Scope>, workflow: &MamlWorkflow, start: Start) ->
         Err(placement) => {
             let reference = ObjectRef::from_obj(workflow);
             context.triggers.wait(created, &uid, reference);
-            context.metrics.runs_waiting.set(i64::try_from(context.triggers.waiting()).unwrap_or(i64::MAX));
+            context
+                .metrics
+                .runs_waiting
+                .set(i64::try_from(context.triggers.waiting()).unwrap_or(i64::MAX));
             let wait = wait_for(placement, demand.gpus);
             let plan = plan_without_head(workflow, start, wait, clock::now());
             if matches!(plan, Plan::Conclude(_)) {
@@ -192,7 +238,8 @@ async fn start_run(scope: &Arc<Scope>, workflow: &MamlWorkflow, start: Start) ->
     }
     match claimed? {
         Some((status, request)) => {
-            let waited = std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
+            let waited =
+                std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
             context.metrics.queue_seconds.observe(waited.as_secs_f64());
             let run = Driven {
                 workflow: ObjectRef::from_obj(workflow),
@@ -234,7 +281,9 @@ async fn claim(
     on: &Reservation,
 ) -> Result<Option<(MamlWorkflowStatus, RunRequest)>, WorkflowError> {
     let context = &scope.context;
-    let Ok(signer) = context.keyring.signer(&policy(workflow, scope)) else { return Ok(None) };
+    let Ok(signer) = context.keyring.signer(&policy(workflow, scope)) else {
+        return Ok(None);
+    };
     let now = clock::now();
     let head = AssignedHead {
         name: on.member.head.clone(),
@@ -247,7 +296,14 @@ async fn claim(
     let document = workflow_status::shown_digest(&DigestSet::of(&start.source));
     let inputs = workflow_status::shown_digest(&DigestSet::of(&start.accepted.inputs));
     let status = start.status.clone();
-    let status = workflow_status::claimed(status, run_id.to_owned(), start.attempt, head, (document, inputs), now);
+    let status = workflow_status::claimed(
+        status,
+        run_id.to_owned(),
+        start.attempt,
+        head,
+        (document, inputs),
+        now,
+    );
     let version = workflow.metadata.resource_version.as_deref();
     match apply_status(&context.client, workflow, &status, version).await {
         Ok(_) => Ok(Some((status, request))),
@@ -280,7 +336,12 @@ fn build_request(
         attester: &on.link.attester,
     };
     let grant = build_grant(&intent, &destination).sign(&signer.key)?;
-    scope.context.metrics.signatures.with_label_values(&["grant"]).inc();
+    scope
+        .context
+        .metrics
+        .signatures
+        .with_label_values(&["grant"])
+        .inc();
     Ok(RunRequest {
         grant: grant.to_json().into_bytes(),
         key_statement: signer.statement.clone(),
@@ -316,14 +377,23 @@ fn rejoin(scope: &Scope, workflow: &MamlWorkflow, attempt: i32, pod_uid: &str) -
 async fn conclude(scope: &Scope, workflow: &MamlWorkflow, over: Conclusion) -> Result<Action, WorkflowError> {
     let context = &scope.context;
     let uid = workflow.uid().unwrap_or_default();
-    let (Ok(signer), Some(trust)) = (context.keyring.signer(&policy(workflow, scope)), context.keyring.trust()) else {
+    let (Ok(signer), Some(trust)) = (
+        context.keyring.signer(&policy(workflow, scope)),
+        context.keyring.trust(),
+    ) else {
         return Ok(Action::requeue(SOON));
     };
     let judged = match judge(workflow, &over, &trust.keys) {
         Ok(judged) => judged,
         Err(loss) => {
-            context.metrics.attempts_lost.with_label_values(&[loss.reason]).inc();
-            context.events.warning(workflow, loss.reason, loss.message.clone());
+            context
+                .metrics
+                .attempts_lost
+                .with_label_values(&[loss.reason])
+                .inc();
+            context
+                .events
+                .warning(workflow, loss.reason, loss.message.clone());
             context.runs.lose(&uid, loss);
             return Ok(Action::requeue(Duration::ZERO));
         }
@@ -341,7 +411,9 @@ async fn conclude(scope: &Scope, workflow: &MamlWorkflow, over: Conclusion) -> R
         Stored::Ours(reference) => reference,
         Stored::Earlier => return recover(scope, workflow).await,
         Stored::Foreign(message) => {
-            context.events.warning(workflow, reasons::RECEIPT_CONFLICT, message);
+            context
+                .events
+                .warning(workflow, reasons::RECEIPT_CONFLICT, message);
             return Ok(Action::requeue(RESYNC));
         }
     };
@@ -379,7 +451,10 @@ async fn write_conclusion(
     }
     let (created, uid_turn) = turn(workflow);
     scope.context.triggers.stop_waiting(created, &uid_turn);
-    scope.context.runs.concluded(&uid, &receipt_name(workflow), status);
+    scope
+        .context
+        .runs
+        .concluded(&uid, &receipt_name(workflow), status);
     Ok(())
 }
 
@@ -401,21 +476,36 @@ fn judge(
             match run::judge(ending, workflow, over.attempt, trusted, &accepted.document) {
                 Ok(record) => {
                     let failure = record.failure.clone();
-                    Ok(Judged { record: Some(record), failure, inputs: ending.inputs.clone() })
+                    Ok(Judged {
+                        record: Some(record),
+                        failure,
+                        inputs: ending.inputs.clone(),
+                    })
                 }
                 Err(disbelief) => {
-                    tracing::warn!(error = &disbelief as &dyn std::error::Error, "an attempt's answer is not used");
+                    tracing::warn!(
+                        error = &disbelief as &dyn std::error::Error,
+                        "an attempt's answer is not used"
+                    );
                     let message = disbelief.to_string();
-                    Err(Loss { attempt: over.attempt, reason: disbelief.reason(), message })
+                    Err(Loss {
+                        attempt: over.attempt,
+                        reason: disbelief.reason(),
+                        message,
+                    })
                 }
             }
         }
-        Outcome::Refused(refusal) => {
-            Ok(Judged { record: None, failure: Some(refusal_failure(refusal)), inputs: raw_inputs() })
-        }
-        Outcome::Failed { reason, message } => {
-            Ok(Judged { record: None, failure: Some(failure(reason, message)), inputs: raw_inputs() })
-        }
+        Outcome::Refused(refusal) => Ok(Judged {
+            record: None,
+            failure: Some(refusal_failure(refusal)),
+            inputs: raw_inputs(),
+        }),
+        Outcome::Failed { reason, message } => Ok(Judged {
+            record: None,
+            failure: Some(failure(reason, message)),
+            inputs: raw_inputs(),
+        }),
     }
 }
 
@@ -449,7 +539,10 @@ async fn store_receipt(
     context.metrics.signatures.with_label_values(&["receipt"]).inc();
     let mu = mirror::mirrored(finished.document, claim.error.is_some(), &claim, &signer.key, now);
     let receipt = build_receipt(finished, &claim, &envelope, mu);
-    let reference = |stored: &MuReceipt| ReceiptRef { name: stored.name_any(), uid: stored.uid().unwrap_or_default() };
+    let reference = |stored: &MuReceipt| ReceiptRef {
+        name: stored.name_any(),
+        uid: stored.uid().unwrap_or_default(),
+    };
     match create(&context.client, &receipt).await {
         Ok(stored) => Ok(Stored::Ours(reference(&stored))),
         Err(error) if error.is_conflict() => {
@@ -461,7 +554,10 @@ async fn store_receipt(
             } else if theirs.workflow_ref.uid == ours.workflow_ref.uid {
                 Ok(Stored::Earlier)
             } else {
-                Ok(Stored::Foreign(format!("receipt {} belongs to another workflow", stored.name_any())))
+                Ok(Stored::Foreign(format!(
+                    "receipt {} belongs to another workflow",
+                    stored.name_any()
+                )))
             }
         }
         Err(error) => Err(error.into()),
@@ -477,7 +573,10 @@ async fn recover(scope: &Scope, workflow: &MamlWorkflow) -> Result<Action, Workf
     };
     if Some(&receipt.spec.workflow_ref.uid) != workflow.metadata.uid.as_ref() {
         let message = format!("receipt {} belongs to another workflow", receipt.name_any());
-        scope.context.events.warning(workflow, reasons::RECEIPT_CONFLICT, message);
+        scope
+            .context
+            .events
+            .warning(workflow, reasons::RECEIPT_CONFLICT, message);
         return Ok(Action::requeue(RESYNC));
     }
     let status = workflow_status::recovered(current_status(workflow), workflow, &receipt, clock::now());
@@ -488,28 +587,52 @@ async fn recover(scope: &Scope, workflow: &MamlWorkflow) -> Result<Action, Workf
 /// Tells of a concluded run: log, Event, metrics.
 fn announce(scope: &Scope, workflow: &MamlWorkflow, judged: &Judged, receipt: &str, now: jiff::Timestamp) {
     let context = &scope.context;
-    let result = if judged.failure.is_none() { "Success" } else { "Error" };
-    let reason = judged
-        .failure
-        .as_ref()
-        .map_or(reasons::SUCCEEDED, |failure| workflow_status::reason_constant(&failure.reason));
-    context.metrics.requests.with_label_values(&[result, reason]).inc();
+    let result = if judged.failure.is_none() {
+        "Success"
+    } else {
+        "Error"
+    };
+    let reason = judged.failure.as_ref().map_or(reasons::SUCCEEDED, |failure| {
+        workflow_status::reason_constant(&failure.reason)
+    });
+    context
+        .metrics
+        .requests
+        .with_label_values(&[result, reason])
+        .inc();
     if let Some(record) = &judged.record {
-        let ran = record.attestation.finished_at.duration_since(record.attestation.started_at);
-        context.metrics.execution_seconds.with_label_values(&[result]).observe(ran.as_secs_f64());
+        let ran = record
+            .attestation
+            .finished_at
+            .duration_since(record.attestation.started_at);
+        context
+            .metrics
+            .execution_seconds
+            .with_label_values(&[result])
+            .observe(ran.as_secs_f64());
     }
     let (created, _) = turn(workflow);
-    context.metrics.signed_seconds.with_label_values(&[result]).observe(now.duration_since(created).as_secs_f64());
+    context
+        .metrics
+        .signed_seconds
+        .with_label_values(&[result])
+        .observe(now.duration_since(created).as_secs_f64());
     let run_id = record_run_id(workflow, judged);
     tracing::info!(workflow = %workflow.name_any(), run_id, result, reason, receipt, "run concluded");
     match &judged.failure {
-        None => context.events.normal(workflow, reasons::RECEIPT_ISSUED, format!("signed as mur/{receipt}")),
+        None => context.events.normal(
+            workflow,
+            reasons::RECEIPT_ISSUED,
+            format!("signed as mur/{receipt}"),
+        ),
         Some(failure) => context.events.warning(workflow, reason, failure.message.clone()),
     }
 }
 
 fn record_run_id(workflow: &MamlWorkflow, judged: &Judged) -> String {
-    let attested = judged.record.as_ref().map(|record| record.attestation.run_id.clone());
+    let attested = judged
+        .record
+        .as_ref()
+        .map(|record| record.attestation.run_id.clone());
     attested.unwrap_or_else(|| run_key(workflow).run_id(0))
 }
-

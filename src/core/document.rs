@@ -38,12 +38,18 @@ pub struct Refusal {
 
 impl Refusal {
     fn plain(reason: &'static str, message: String) -> Self {
-        Self { reason, message, diagnostics: Vec::new() }
+        Self {
+            reason,
+            message,
+            diagnostics: Vec::new(),
+        }
     }
 
     /// The first error that has a place in the document.
     pub fn first(&self) -> Option<&Diagnostic> {
-        self.diagnostics.iter().find(|diagnostic| diagnostic.severity == Severity::Error)
+        self.diagnostics
+            .iter()
+            .find(|diagnostic| diagnostic.severity == Severity::Error)
     }
 }
 
@@ -53,15 +59,26 @@ pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
     let document = maml::read(text).accept().map_err(|faults| invalid(&faults))?;
     permitted(&document, submission.act_as)?;
     if document.blocks.is_empty() {
-        let message = format!("a document of type {} without a code block cannot run", document.front_matter.kind);
+        let message = format!(
+            "a document of type {} without a code block cannot run",
+            document.front_matter.kind
+        );
         return Err(Refusal::plain(reasons::NOT_RUNNABLE, message));
     }
-    if let Some(block) = document.blocks.iter().find(|block| matches!(block.language, Language::Other(_))) {
-        let message = format!("{}:1: block {} is in a language that no head runs; use python", block.line, block.name);
+    if let Some(block) = document
+        .blocks
+        .iter()
+        .find(|block| matches!(block.language, Language::Other(_)))
+    {
+        let message = format!(
+            "{}:1: block {} is in a language that no head runs; use python",
+            block.line, block.name
+        );
         return Err(Refusal::plain(reasons::UNSUPPORTED_LANGUAGE, message));
     }
     if document.front_matter.requires.network {
-        let message = "the document requires network access, which no head gives; remove `requires.network`".to_owned();
+        let message =
+            "the document requires network access, which no head gives; remove `requires.network`".to_owned();
         return Err(Refusal::plain(reasons::UNSUPPORTED_REQUIREMENT, message));
     }
     let inputs = checked_inputs(&document, submission.inputs)?;
@@ -70,11 +87,17 @@ pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
 
 fn readable(document: &[u8]) -> Result<&str, Refusal> {
     if document.len() > DOCUMENT_LIMIT {
-        let message = format!("the document has {} bytes; the limit is {DOCUMENT_LIMIT}", document.len());
+        let message = format!(
+            "the document has {} bytes; the limit is {DOCUMENT_LIMIT}",
+            document.len()
+        );
         return Err(Refusal::plain(reasons::DOCUMENT_TOO_LARGE, message));
     }
     std::str::from_utf8(document).map_err(|error| {
-        let message = format!("the document is not UTF-8: byte {} is invalid", error.valid_up_to() + 1);
+        let message = format!(
+            "the document is not UTF-8: byte {} is invalid",
+            error.valid_up_to() + 1
+        );
         Refusal::plain(reasons::DOCUMENT_INVALID, message)
     })
 }
@@ -84,17 +107,30 @@ fn invalid(faults: &[maml::Diagnostic]) -> Refusal {
     let mut worst: Vec<_> = faults.iter().collect();
     worst.sort_by_key(|fault| std::cmp::Reverse(fault.severity));
     let diagnostics: Vec<_> = worst.into_iter().take(DIAGNOSTICS_LIMIT).map(shown).collect();
-    let errors = faults.iter().filter(|fault| fault.severity == maml::Severity::Error).count();
-    let first = faults.iter().find(|fault| fault.severity == maml::Severity::Error);
+    let errors = faults
+        .iter()
+        .filter(|fault| fault.severity == maml::Severity::Error)
+        .count();
+    let first = faults
+        .iter()
+        .find(|fault| fault.severity == maml::Severity::Error);
     let message = first.map_or_else(
         || "the document is invalid".to_owned(),
         |fault| {
-            let more = if errors > 1 { format!(" (and {} more)", errors - 1) } else { String::new() };
+            let more = if errors > 1 {
+                format!(" (and {} more)", errors - 1)
+            } else {
+                String::new()
+            };
             let place = format!("{}:{}", fault.start.line, fault.start.column);
             format!("{place}: {} [{}]{more}", fault.message, fault.code)
         },
     );
-    Refusal { reason: reasons::DOCUMENT_INVALID, message, diagnostics }
+    Refusal {
+        reason: reasons::DOCUMENT_INVALID,
+        message,
+        diagnostics,
+    }
 }
 
 fn shown(fault: &maml::Diagnostic) -> Diagnostic {
@@ -133,9 +169,20 @@ fn checked_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<Ve
         let violations = schema.check(&inputs);
         if let Some(first) = violations.first() {
             let more = violations.len() - 1;
-            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            let pointer = if first.pointer.is_empty() { "/" } else { &first.pointer };
-            let message = format!("spec.inputs{pointer}: {} (Input_Schema, line {}){more}", first.message, schema.line);
+            let more = if more > 0 {
+                format!(" (and {more} more)")
+            } else {
+                String::new()
+            };
+            let pointer = if first.pointer.is_empty() {
+                "/"
+            } else {
+                &first.pointer
+            };
+            let message = format!(
+                "spec.inputs{pointer}: {} (Input_Schema, line {}){more}",
+                first.message, schema.line
+            );
             return Err(Refusal::plain(reasons::INPUTS_INVALID, message));
         }
     }
@@ -155,8 +202,14 @@ mod tests {
 
     fn submit(execute: &str, inputs: Value, act_as: Option<&str>) -> Result<Accepted, Refusal> {
         let document = DOCUMENT.replace("EXECUTE", execute);
-        let Value::Object(inputs) = inputs else { panic!("inputs are an object") };
-        accept(&Submission { document: document.as_bytes(), inputs: &inputs, act_as })
+        let Value::Object(inputs) = inputs else {
+            panic!("inputs are an object")
+        };
+        accept(&Submission {
+            document: document.as_bytes(),
+            inputs: &inputs,
+            act_as,
+        })
     }
 
     #[test]
@@ -185,18 +238,30 @@ mod tests {
     #[test]
     fn a_fault_is_reported_with_line_column_and_code() {
         let inputs = Map::new();
-        let refusal = accept(&Submission { document: b"# no front matter\n", inputs: &inputs, act_as: None });
+        let refusal = accept(&Submission {
+            document: b"# no front matter\n",
+            inputs: &inputs,
+            act_as: None,
+        });
         let refusal = refusal.expect_err("refused");
         assert_eq!(refusal.reason, reasons::DOCUMENT_INVALID);
         let first = refusal.first().expect("a fault");
         assert_eq!((first.line, first.column), (Some(1), Some(1)));
-        assert!(refusal.message.starts_with("1:1: ") && refusal.message.contains("MAML0"), "{}", refusal.message);
+        assert!(
+            refusal.message.starts_with("1:1: ") && refusal.message.contains("MAML0"),
+            "{}",
+            refusal.message
+        );
     }
 
     #[test]
     fn bytes_that_are_no_text_are_refused() {
         let inputs = Map::new();
-        let refusal = accept(&Submission { document: b"---\n\xff\n---\n", inputs: &inputs, act_as: None });
+        let refusal = accept(&Submission {
+            document: b"---\n\xff\n---\n",
+            inputs: &inputs,
+            act_as: None,
+        });
         assert!(refusal.expect_err("refused").message.contains("byte 5"));
     }
 }

@@ -135,17 +135,35 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     let duties = kept
         .iter()
         .filter(|pod| pod.spare == active.contains(&pod.uid.as_str()))
-        .map(|pod| Duty { name: pod.name.clone(), uid: pod.uid.clone(), spare: !pod.spare })
+        .map(|pod| Duty {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            spare: !pod.spare,
+        })
         .collect();
-    let create = if may_create { missing(observed, &kept, &active, places) } else { Vec::new() };
+    let create = if may_create {
+        missing(observed, &kept, &active, places)
+    } else {
+        Vec::new()
+    };
     let regenerations = regenerations(observed, &kept, &create);
     let status = build_status(observed, &kept, &active, &regenerations, image.err());
-    Plan { remove, duties, create, status, regenerations }
+    Plan {
+        remove,
+        duties,
+        create,
+        status,
+        regenerations,
+    }
 }
 
 /// Pods that are dead, surplus, or doubles.
 fn removals(observed: &Observed<'_>, places: i32) -> Vec<Removal> {
-    let removal = |pod: &PodView, reason| Removal { name: pod.name.clone(), uid: pod.uid.clone(), reason };
+    let removal = |pod: &PodView, reason| Removal {
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+        reason,
+    };
     let mut removals = Vec::new();
     for pod in observed.pods.iter().filter(|pod| !pod.deleting) {
         let newest = observed
@@ -174,9 +192,19 @@ fn outdated(observed: &Observed<'_>, removed: &[Removal]) -> Option<Removal> {
     let broken = old.iter().find(|pod| !pod.ready).copied();
     let next = broken.or_else(|| {
         let healthy = !unsettled && !waits;
-        healthy.then(|| old.iter().min_by_key(|pod| (pod.running, !pod.spare, pod.slot)).copied()).flatten()
+        healthy
+            .then(|| {
+                old.iter()
+                    .min_by_key(|pod| (pod.running, !pod.spare, pod.slot))
+                    .copied()
+            })
+            .flatten()
     })?;
-    Some(Removal { name: next.name.clone(), uid: next.uid.clone(), reason: reasons::TEMPLATE_CHANGED })
+    Some(Removal {
+        name: next.name.clone(),
+        uid: next.uid.clone(),
+        reason: reasons::TEMPLATE_CHANGED,
+    })
 }
 
 /// The pods that serve: ready ones before others, and among equals those that serve already.
@@ -184,7 +212,11 @@ fn choose_active<'a>(kept: &[&'a PodView], replicas: i32) -> Vec<&'a str> {
     let mut ranked: Vec<_> = kept.to_vec();
     ranked.sort_by_key(|pod| (!pod.ready, pod.spare, pod.slot));
     let replicas = usize::try_from(replicas).unwrap_or(0);
-    ranked.into_iter().take(replicas).map(|pod| pod.uid.as_str()).collect()
+    ranked
+        .into_iter()
+        .take(replicas)
+        .map(|pod| pod.uid.as_str())
+        .collect()
 }
 
 /// Pods for the places that nobody fills.
@@ -193,31 +225,57 @@ fn missing(observed: &Observed<'_>, kept: &[&PodView], active: &[&str], places: 
     let replicas = usize::try_from(observed.head.spec.replicas).unwrap_or(0);
     let empty = (0..places).filter(|slot| !kept.iter().any(|pod| pod.slot == *slot));
     let pods = empty.map(|slot| {
-        let before = observed.pods.iter().filter(|pod| pod.slot == slot).map(|pod| pod.incarnation + 1).max();
+        let before = observed
+            .pods
+            .iter()
+            .filter(|pod| pod.slot == slot)
+            .map(|pod| pod.incarnation + 1)
+            .max();
         let spare = serving >= replicas;
         serving += usize::from(!spare);
-        NewPod { slot, incarnation: before.unwrap_or(0), spare }
+        NewPod {
+            slot,
+            incarnation: before.unwrap_or(0),
+            spare,
+        }
     });
     pods.collect()
 }
 
 /// Pods that the last status listed and that are lost now.
 fn regenerations(observed: &Observed<'_>, kept: &[&PodView], create: &[NewPod]) -> Vec<Regeneration> {
-    let Some(status) = &observed.head.status else { return Vec::new() };
+    let Some(status) = &observed.head.status else {
+        return Vec::new();
+    };
     let name = observed.head.metadata.name.as_deref().unwrap_or_default();
-    let mut promoted = kept.iter().filter(|pod| pod.spare && pod.ready).map(|pod| pod.name.clone());
+    let mut promoted = kept
+        .iter()
+        .filter(|pod| pod.spare && pod.ready)
+        .map(|pod| pod.name.clone());
     let mut made = create.iter().map(|pod| pod_name(name, pod.slot, pod.incarnation));
     let lost = status.pods.iter().filter(|known| {
         let still_there = |pod: &PodView| Some(&pod.uid) == known.uid.as_ref() && pod.lives();
-        !observed.pods.iter().any(|pod| still_there(pod) && pod.unhealthy_device.is_none())
+        !observed
+            .pods
+            .iter()
+            .any(|pod| still_there(pod) && pod.unhealthy_device.is_none())
     });
     lost.map(|known| {
-        let pod = observed.pods.iter().find(|pod| Some(&pod.uid) == known.uid.as_ref());
+        let pod = observed
+            .pods
+            .iter()
+            .find(|pod| Some(&pod.uid) == known.uid.as_ref());
         let (reason, message) = match pod {
-            Some(PodView { failed: Some(why), .. }) => (reasons::POD_FAILED, Some(why.clone())),
-            Some(PodView { unhealthy_device: Some(device), .. }) => {
-                (reasons::GPU_UNHEALTHY, Some(format!("device {device} is unhealthy")))
-            }
+            Some(PodView {
+                failed: Some(why), ..
+            }) => (reasons::POD_FAILED, Some(why.clone())),
+            Some(PodView {
+                unhealthy_device: Some(device),
+                ..
+            }) => (
+                reasons::GPU_UNHEALTHY,
+                Some(format!("device {device} is unhealthy")),
+            ),
             _ => (reasons::POD_DELETED, None),
         };
         let serving = known.role == PodRole::Active;
@@ -249,7 +307,11 @@ fn build_status(
             name: pod.name.clone(),
             uid: Some(pod.uid.clone()),
             node: pod.node.clone(),
-            role: if active.contains(&pod.uid.as_str()) { PodRole::Active } else { PodRole::Spare },
+            role: if active.contains(&pod.uid.as_str()) {
+                PodRole::Active
+            } else {
+                PodRole::Spare
+            },
             ready: pod.ready,
             message: Some(pod.message.clone()).filter(|message| !pod.ready && !message.is_empty()),
             devices: pod.devices.clone(),
@@ -259,7 +321,10 @@ fn build_status(
         .collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     let count = |role: PodRole, ready: bool| {
-        let counted = pods.iter().filter(|pod| pod.role == role && (!ready || pod.ready)).count();
+        let counted = pods
+            .iter()
+            .filter(|pod| pod.role == role && (!ready || pod.ready))
+            .count();
         i32::try_from(counted).unwrap_or(i32::MAX)
     };
     let per_pod = head.spec.gpu.as_ref().map_or(0, |gpu| gpu.count);
@@ -307,7 +372,11 @@ fn judge(
         return (true, reasons::SCALED_TO_ZERO, "spec.replicas is 0".to_owned());
     }
     if status.ready_replicas >= wanted {
-        return (true, reasons::HEADS_READY, format!("{wanted} of {wanted} pods take runs"));
+        return (
+            true,
+            reasons::HEADS_READY,
+            format!("{wanted} of {wanted} pods take runs"),
+        );
     }
     if let Some((reason, message)) = &observed.refused {
         return (false, reason, message.clone());
@@ -319,8 +388,15 @@ fn judge(
     });
     let message = format!("{ready} of {wanted} pods take runs{}", why.unwrap_or_default());
     let was_ready = is_true(&status.conditions, READY)
-        || status.conditions.iter().any(|condition| condition.reason == reasons::DEGRADED);
-    let reason = if was_ready || ready > 0 { reasons::DEGRADED } else { reasons::STARTING };
+        || status
+            .conditions
+            .iter()
+            .any(|condition| condition.reason == reasons::DEGRADED);
+    let reason = if was_ready || ready > 0 {
+        reasons::DEGRADED
+    } else {
+        reasons::STARTING
+    };
     (false, reason, message)
 }
 
@@ -360,7 +436,14 @@ mod tests {
 
     fn decide(head: &ChimeraHead, pods: Vec<PodView>) -> Plan {
         let now = Timestamp::from_second(100).expect("in range");
-        plan(&Observed { head, template: &template(), identity: Ok(()), refused: None, pods, now })
+        plan(&Observed {
+            head,
+            template: &template(),
+            identity: Ok(()),
+            refused: None,
+            pods,
+            now,
+        })
     }
 
     /// The pods after a plan was applied, all ready.
@@ -368,10 +451,17 @@ mod tests {
         let mut pods = pods;
         pods.retain(|pod| !plan.remove.iter().any(|removal| removal.uid == pod.uid) && pod.lives());
         for duty in &plan.duties {
-            let pod = pods.iter_mut().find(|pod| pod.uid == duty.uid).expect("a pod of that UID");
+            let pod = pods
+                .iter_mut()
+                .find(|pod| pod.uid == duty.uid)
+                .expect("a pod of that UID");
             pod.spare = duty.spare;
         }
-        pods.extend(plan.create.iter().map(|new| pod(head, new.slot, new.incarnation, new.spare)));
+        pods.extend(
+            plan.create
+                .iter()
+                .map(|new| pod(head, new.slot, new.incarnation, new.spare)),
+        );
         pods
     }
 
@@ -393,7 +483,11 @@ mod tests {
             head.status = Some(decide(&head, pods.clone()).status);
             let again = decide(&head, pods);
             assert!(again.create.is_empty() && again.remove.is_empty() && again.duties.is_empty());
-            assert_eq!(Some(&again.status), head.status.as_ref(), "an unchanged status is not written");
+            assert_eq!(
+                Some(&again.status),
+                head.status.as_ref(),
+                "an unchanged status is not written"
+            );
         }
     }
 
@@ -404,8 +498,22 @@ mod tests {
         head.status = Some(decide(&head, pods.clone()).status);
         pods[0].deleting = true;
         let plan = decide(&head, pods);
-        assert_eq!(plan.duties, [Duty { name: "q-1-0".into(), uid: "uid-1-0".into(), spare: false }]);
-        assert_eq!(plan.create, [NewPod { slot: 0, incarnation: 1, spare: true }]);
+        assert_eq!(
+            plan.duties,
+            [Duty {
+                name: "q-1-0".into(),
+                uid: "uid-1-0".into(),
+                spare: false
+            }]
+        );
+        assert_eq!(
+            plan.create,
+            [NewPod {
+                slot: 0,
+                incarnation: 1,
+                spare: true
+            }]
+        );
         assert_eq!(plan.regenerations.len(), 1);
         assert_eq!(plan.regenerations[0].replacement.as_deref(), Some("q-1-0"));
         assert_eq!((plan.status.ready_replicas, plan.status.regenerations), (1, 1));
@@ -421,7 +529,14 @@ mod tests {
         failed.failed = Some("Evicted".into());
         let plan = decide(&head, vec![failed]);
         assert_eq!(plan.remove.len(), 1);
-        assert_eq!(plan.create, [NewPod { slot: 0, incarnation: 4, spare: false }]);
+        assert_eq!(
+            plan.create,
+            [NewPod {
+                slot: 0,
+                incarnation: 4,
+                spare: false
+            }]
+        );
     }
 
     #[test]
@@ -443,17 +558,32 @@ mod tests {
         let mut idle = pod(&head, 1, 0, false);
         idle.template_hash = "old".into();
         let plan = decide(&head, vec![busy.clone(), idle]);
-        assert_eq!(plan.remove.iter().map(|removal| removal.uid.as_str()).collect::<Vec<_>>(), ["uid-1-0"]);
+        assert_eq!(
+            plan.remove
+                .iter()
+                .map(|removal| removal.uid.as_str())
+                .collect::<Vec<_>>(),
+            ["uid-1-0"]
+        );
         let mut starting = pod(&head, 1, 1, false);
         starting.ready = false;
-        assert!(decide(&head, vec![busy, starting]).remove.is_empty(), "the next one waits for the new one");
+        assert!(
+            decide(&head, vec![busy, starting]).remove.is_empty(),
+            "the next one waits for the new one"
+        );
     }
 
     #[test]
     fn scaling_down_removes_the_last_places() {
         let head = head(1, 0);
         let plan = decide(&head, vec![pod(&head, 0, 0, false), pod(&head, 1, 0, false)]);
-        assert_eq!(plan.remove.iter().map(|removal| removal.uid.as_str()).collect::<Vec<_>>(), ["uid-1-0"]);
+        assert_eq!(
+            plan.remove
+                .iter()
+                .map(|removal| removal.uid.as_str())
+                .collect::<Vec<_>>(),
+            ["uid-1-0"]
+        );
     }
 
     #[test]
@@ -462,7 +592,14 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let template = template();
         let identity = Err("no root".to_owned());
-        let observed = Observed { head: &head, template: &template, identity, refused: None, pods: Vec::new(), now };
+        let observed = Observed {
+            head: &head,
+            template: &template,
+            identity,
+            refused: None,
+            pods: Vec::new(),
+            now,
+        };
         let without = plan(&observed);
         assert!(without.create.is_empty());
         assert_eq!(without.status.conditions[0].reason, reasons::IDENTITY_UNAVAILABLE);

@@ -9,8 +9,10 @@ use api::{ChimeraHead, ChimeraHeadSpec, chimera_head::ResourceAmounts, names};
 use k8s_openapi::{
     api::{
         core::v1::{
-            Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements,
-            SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+            Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource,
+            HTTPGetAction, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe,
+            ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+            TopologySpreadConstraint, Volume, VolumeMount,
         },
         networking::v1::{
             NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -48,16 +50,23 @@ pub struct Template {
 impl Template {
     /// The image of a head, unless it is not allowed.
     pub fn image<'a>(&'a self, spec: &'a ChimeraHeadSpec) -> Result<&'a str, String> {
-        let Some(image) = spec.image.as_deref() else { return Ok(&self.default_image) };
+        let Some(image) = spec.image.as_deref() else {
+            return Ok(&self.default_image);
+        };
         let allowed = image == self.default_image
-            || self.allowed_images.iter().any(|entry| match entry.strip_suffix('*') {
-                Some(prefix) => image.starts_with(prefix),
-                None => image == entry,
-            });
+            || self
+                .allowed_images
+                .iter()
+                .any(|entry| match entry.strip_suffix('*') {
+                    Some(prefix) => image.starts_with(prefix),
+                    None => image == entry,
+                });
         if allowed {
             Ok(image)
         } else {
-            Err(format!("image {image} is not among the images that the operator allows"))
+            Err(format!(
+                "image {image} is not among the images that the operator allows"
+            ))
         }
     }
 }
@@ -73,7 +82,11 @@ pub fn selector_labels(head: &str) -> BTreeMap<String, String> {
 /// The selector as the `scale` subresource shows it.
 pub fn selector_text(head: &str) -> String {
     let labels = selector_labels(head);
-    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The name of the pod that fills a place for the nth time.
@@ -165,7 +178,8 @@ fn build_pod_spec(head: &ChimeraHead, image: &str) -> PodSpec {
         ]),
         runtime_class_name: spec.gpu.as_ref().and_then(|gpu| gpu.runtime_class_name.clone()),
         node_selector: Some(spec.node_selector.clone()).filter(|selector| !selector.is_empty()),
-        tolerations: Some(spec.tolerations.iter().map(Into::into).collect::<Vec<_>>()).filter(|all| !all.is_empty()),
+        tolerations: Some(spec.tolerations.iter().map(Into::into).collect::<Vec<_>>())
+            .filter(|all| !all.is_empty()),
         priority_class_name: spec.priority_class_name.clone(),
         topology_spread_constraints: Some(build_spread(head)).filter(|all| !all.is_empty()),
         ..PodSpec::default()
@@ -189,11 +203,17 @@ fn build_container(head: &ChimeraHead, image: &str) -> Container {
         image_pull_policy: Some("IfNotPresent".into()),
         args: Some(args),
         env: Some(build_environment(head, image)),
-        ports: Some(vec![port("grpc", names::HEAD_PORT), port("health", names::HEAD_HEALTH_PORT)]),
+        ports: Some(vec![
+            port("grpc", names::HEAD_PORT),
+            port("health", names::HEAD_HEALTH_PORT),
+        ]),
         resources: Some(build_resources(spec)),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
-            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".into()]),
+                add: None,
+            }),
             privileged: Some(false),
             read_only_root_filesystem: Some(true),
             run_as_non_root: Some(true),
@@ -202,7 +222,10 @@ fn build_container(head: &ChimeraHead, image: &str) -> Container {
         }),
         readiness_probe: Some(probe("/readyz", 2, 3)),
         liveness_probe: Some(probe("/healthz", 10, 3)),
-        startup_probe: Some(Probe { failure_threshold: Some(150), ..probe("/healthz", 2, 3) }),
+        startup_probe: Some(Probe {
+            failure_threshold: Some(150),
+            ..probe("/healthz", 2, 3)
+        }),
         volume_mounts: Some(vec![
             VolumeMount {
                 name: "identity".into(),
@@ -210,18 +233,29 @@ fn build_container(head: &ChimeraHead, image: &str) -> Container {
                 read_only: Some(true),
                 ..VolumeMount::default()
             },
-            VolumeMount { name: "tmp".into(), mount_path: "/tmp".into(), ..VolumeMount::default() },
+            VolumeMount {
+                name: "tmp".into(),
+                mount_path: "/tmp".into(),
+                ..VolumeMount::default()
+            },
         ]),
         ..Container::default()
     }
 }
 
 fn runtime_default() -> SeccompProfile {
-    SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }
+    SeccompProfile {
+        type_: "RuntimeDefault".into(),
+        localhost_profile: None,
+    }
 }
 
 fn port(name: &str, number: i32) -> ContainerPort {
-    ContainerPort { name: Some(name.into()), container_port: number, ..ContainerPort::default() }
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number,
+        ..ContainerPort::default()
+    }
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Probe {
@@ -242,7 +276,10 @@ fn build_environment(head: &ChimeraHead, image: &str) -> Vec<EnvVar> {
     let field = |name: &str, path: &str| EnvVar {
         name: name.into(),
         value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { field_path: path.into(), api_version: None }),
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path.into(),
+                api_version: None,
+            }),
             ..EnvVarSource::default()
         }),
         value: None,
@@ -267,9 +304,11 @@ fn build_resources(spec: &ChimeraHeadSpec) -> ResourceRequirements {
     let resources = spec.resources.clone().unwrap_or_default();
     let mut requests = amounts(resources.requests.as_ref());
     let mut limits = amounts(resources.limits.as_ref());
-    for (name, request, limit) in
-        [("cpu", "100m", "4"), ("memory", "256Mi", "4Gi"), ("ephemeral-storage", "64Mi", "2Gi")]
-    {
+    for (name, request, limit) in [
+        ("cpu", "100m", "4"),
+        ("memory", "256Mi", "4Gi"),
+        ("ephemeral-storage", "64Mi", "2Gi"),
+    ] {
         // A default never contradicts what the user did say.
         if !requests.contains_key(name) && !limits.contains_key(name) {
             requests.insert(name.into(), Quantity(request.into()));
@@ -279,27 +318,49 @@ fn build_resources(spec: &ChimeraHeadSpec) -> ResourceRequirements {
     if let Some(gpu) = &spec.gpu {
         limits.insert(gpu.resource_name.clone(), Quantity(gpu.count.to_string()));
     }
-    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
+    ResourceRequirements {
+        requests: Some(requests),
+        limits: Some(limits),
+        claims: None,
+    }
 }
 
 fn amounts(amounts: Option<&ResourceAmounts>) -> BTreeMap<String, Quantity> {
-    let Some(ResourceAmounts { cpu, memory, ephemeral_storage }) = amounts else { return BTreeMap::new() };
-    let named = [("cpu", cpu), ("memory", memory), ("ephemeral-storage", ephemeral_storage)];
-    named.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), amount.clone()?))).collect()
+    let Some(ResourceAmounts {
+        cpu,
+        memory,
+        ephemeral_storage,
+    }) = amounts
+    else {
+        return BTreeMap::new();
+    };
+    let named = [
+        ("cpu", cpu),
+        ("memory", memory),
+        ("ephemeral-storage", ephemeral_storage),
+    ];
+    named
+        .into_iter()
+        .filter_map(|(name, amount)| Some((name.to_owned(), amount.clone()?)))
+        .collect()
 }
 
 fn build_spread(head: &ChimeraHead) -> Vec<TopologySpreadConstraint> {
     let name = head.metadata.name.as_deref().unwrap_or_default();
-    let constraints = head.spec.topology_spread.iter().map(|spread| TopologySpreadConstraint {
-        max_skew: spread.max_skew,
-        topology_key: spread.topology_key.clone(),
-        when_unsatisfiable: spread.when_unsatisfiable.as_str().to_owned(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(selector_labels(name)),
-            ..LabelSelector::default()
-        }),
-        ..TopologySpreadConstraint::default()
-    });
+    let constraints = head
+        .spec
+        .topology_spread
+        .iter()
+        .map(|spread| TopologySpreadConstraint {
+            max_skew: spread.max_skew,
+            topology_key: spread.topology_key.clone(),
+            when_unsatisfiable: spread.when_unsatisfiable.as_str().to_owned(),
+            label_selector: Some(LabelSelector {
+                match_labels: Some(selector_labels(name)),
+                ..LabelSelector::default()
+            }),
+            ..TopologySpreadConstraint::default()
+        });
     constraints.collect()
 }
 
@@ -388,7 +449,13 @@ mod tests {
 
     #[test]
     fn no_field_of_a_head_changes_its_security_settings() {
-        let plain = build_pod(&head(serde_json::json!({"role": "quantum"})), &template(), 0, 0, false);
+        let plain = build_pod(
+            &head(serde_json::json!({"role": "quantum"})),
+            &template(),
+            0,
+            0,
+            false,
+        );
         let rich = build_pod(
             &head(serde_json::json!({
                 "role": "inference", "replicas": 3, "image": "registry.example/heads/x",
@@ -418,14 +485,23 @@ mod tests {
             )
         };
         assert_eq!(skeleton(&plain), skeleton(&rich));
-        assert_eq!(plain.spec.expect("a spec").automount_service_account_token, Some(false));
+        assert_eq!(
+            plain.spec.expect("a spec").automount_service_account_token,
+            Some(false)
+        );
     }
 
     #[test]
     fn gpus_are_requested_by_their_resource_name() {
-        let head = head(serde_json::json!({"role": "inference", "gpu": {"count": 2, "resourceName": "nvidia.com/mig-1g"}}));
+        let head = head(
+            serde_json::json!({"role": "inference", "gpu": {"count": 2, "resourceName": "nvidia.com/mig-1g"}}),
+        );
         let pod = build_pod(&head, &template(), 0, 0, false);
-        let limits = pod.spec.expect("a spec").containers[0].resources.clone().expect("resources").limits;
+        let limits = pod.spec.expect("a spec").containers[0]
+            .resources
+            .clone()
+            .expect("resources")
+            .limits;
         assert_eq!(limits.expect("limits")["nvidia.com/mig-1g"].0, "2");
     }
 
@@ -434,14 +510,23 @@ mod tests {
         let one = head(serde_json::json!({"role": "quantum"}));
         let more = head(serde_json::json!({"role": "quantum", "replicas": 5, "spares": 2}));
         let other = head(serde_json::json!({"role": "quantum", "workers": {"warm": 3}}));
-        assert_eq!(template_hash(&one, &template()), template_hash(&more, &template()));
-        assert_ne!(template_hash(&one, &template()), template_hash(&other, &template()));
+        assert_eq!(
+            template_hash(&one, &template()),
+            template_hash(&more, &template())
+        );
+        assert_ne!(
+            template_hash(&one, &template()),
+            template_hash(&other, &template())
+        );
         assert_eq!(one.spec.role, Role::Quantum);
     }
 
     #[test]
     fn pod_names_are_dns_labels_for_long_heads() {
         let name = pod_name(&format!("{}.{}", "a".repeat(49), "b".repeat(100)), 12, 3);
-        assert!(name.len() <= 63 && name.ends_with("-12-3") && !name.contains(".-"), "{name}");
+        assert!(
+            name.len() <= 63 && name.ends_with("-12-3") && !name.contains(".-"),
+            "{name}"
+        );
     }
 }

@@ -80,13 +80,19 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         (Stored::Present(key), Step::Use) => Some(key),
         _ => None,
     };
-    Plan { step, status: build_status(observed, active, reason, &message) }
+    Plan {
+        step,
+        status: build_status(observed, active, reason, &message),
+    }
 }
 
 fn decide(observed: &Observed<'_>) -> (Step, &'static str, String) {
     let policy = observed.policy;
     if policy.metadata.namespace.as_deref() != Some(observed.operator_namespace) {
-        let message = format!("key policies work in the operator's namespace, {}, only", observed.operator_namespace);
+        let message = format!(
+            "key policies work in the operator's namespace, {}, only",
+            observed.operator_namespace
+        );
         return (Step::None, reasons::OUTSIDE_OPERATOR_NAMESPACE, message);
     }
     if policy.spec.purpose != Purpose::Signing {
@@ -94,20 +100,32 @@ fn decide(observed: &Observed<'_>) -> (Step, &'static str, String) {
         return (Step::None, reasons::PURPOSE_UNSUPPORTED, message);
     }
     if let Stored::Unreadable(why) = &observed.bundle {
-        return (Step::None, reasons::TRUST_UNREADABLE, format!("ConfigMap chimera-trust: {why}"));
+        return (
+            Step::None,
+            reasons::TRUST_UNREADABLE,
+            format!("ConfigMap chimera-trust: {why}"),
+        );
     }
-    let had_key = policy.status.as_ref().is_some_and(|status| status.active_key_id.is_some());
+    let had_key = policy
+        .status
+        .as_ref()
+        .is_some_and(|status| status.active_key_id.is_some());
     match (&observed.root, &observed.key, &observed.bundle) {
-        (Stored::Missing, Stored::Missing, Stored::Missing) if !had_key => {
-            (Step::MintRoot, reasons::PUBLISHING, "the root key is being made".to_owned())
-        }
+        (Stored::Missing, Stored::Missing, Stored::Missing) if !had_key => (
+            Step::MintRoot,
+            reasons::PUBLISHING,
+            "the root key is being made".to_owned(),
+        ),
         (Stored::Missing, ..) => {
-            let message = "Secret chimera-root is missing although keys or a trust bundle exist: restore it".to_owned();
+            let message =
+                "Secret chimera-root is missing although keys or a trust bundle exist: restore it".to_owned();
             (Step::None, reasons::ROOT_UNAVAILABLE, message)
         }
-        (Stored::Unreadable(why), ..) => {
-            (Step::None, reasons::ROOT_UNAVAILABLE, format!("Secret chimera-root: {why}; restore it from a backup"))
-        }
+        (Stored::Unreadable(why), ..) => (
+            Step::None,
+            reasons::ROOT_UNAVAILABLE,
+            format!("Secret chimera-root: {why}; restore it from a backup"),
+        ),
         (Stored::Present(root), _, Stored::Present(bundle)) if bundle.root != *root => {
             let message = format!(
                 "Secret chimera-root holds key {} but the trust bundle is of root {}: restore one of them",
@@ -116,22 +134,33 @@ fn decide(observed: &Observed<'_>) -> (Step, &'static str, String) {
             );
             (Step::None, reasons::ROOT_UNAVAILABLE, message)
         }
-        (_, Stored::Unreadable(why), _) => {
-            (Step::None, reasons::KEYS_UNREADABLE, format!("the policy's Secret: {why}; restore it from a backup"))
-        }
+        (_, Stored::Unreadable(why), _) => (
+            Step::None,
+            reasons::KEYS_UNREADABLE,
+            format!("the policy's Secret: {why}; restore it from a backup"),
+        ),
         (_, Stored::Missing, _) if had_key => {
-            let message = "the policy's Secret is missing although its key was published: restore it, or delete and \
+            let message =
+                "the policy's Secret is missing although its key was published: restore it, or delete and \
                            create the policy to begin with a new key"
-                .to_owned();
+                    .to_owned();
             (Step::None, reasons::KEYS_UNREADABLE, message)
         }
-        (_, Stored::Missing, _) => (Step::MintKey, reasons::PUBLISHING, "the first key is being made".to_owned()),
-        (_, Stored::Present(key), Stored::Present(bundle)) if bundle.keys.contains(key) => {
-            (Step::Use, reasons::KEY_ACTIVE, format!("key {} is published and in use", key.short()))
-        }
-        (_, Stored::Present(key), _) => {
-            (Step::Publish, reasons::PUBLISHING, format!("key {} is being published", key.short()))
-        }
+        (_, Stored::Missing, _) => (
+            Step::MintKey,
+            reasons::PUBLISHING,
+            "the first key is being made".to_owned(),
+        ),
+        (_, Stored::Present(key), Stored::Present(bundle)) if bundle.keys.contains(key) => (
+            Step::Use,
+            reasons::KEY_ACTIVE,
+            format!("key {} is published and in use", key.short()),
+        ),
+        (_, Stored::Present(key), _) => (
+            Step::Publish,
+            reasons::PUBLISHING,
+            format!("key {} is being published", key.short()),
+        ),
     }
 }
 
@@ -146,7 +175,11 @@ fn build_status(
     if let Some(key) = active
         && status.active_key_id.as_deref() != Some(key.as_str())
     {
-        let row = KeyStatus { key_id: key.to_string(), state: KeyState::Active, since: observed.now };
+        let row = KeyStatus {
+            key_id: key.to_string(),
+            state: KeyState::Active,
+            since: observed.now,
+        };
         status.keys.retain(|known| known.key_id != row.key_id);
         for known in &mut status.keys {
             known.state = KeyState::Retired;
@@ -189,11 +222,21 @@ mod tests {
         key: Stored<KeyId>,
         bundle: Stored<Published>,
     ) -> Plan {
-        plan(&Observed { policy, operator_namespace: "ops", root, key, bundle, now: Timestamp::UNIX_EPOCH })
+        plan(&Observed {
+            policy,
+            operator_namespace: "ops",
+            root,
+            key,
+            bundle,
+            now: Timestamp::UNIX_EPOCH,
+        })
     }
 
     fn bundle(root: char, keys: &[char]) -> Stored<Published> {
-        Stored::Present(Published { root: id(root), keys: keys.iter().map(|&key| id(key)).collect() })
+        Stored::Present(Published {
+            root: id(root),
+            keys: keys.iter().map(|&key| id(key)).collect(),
+        })
     }
 
     #[test]
@@ -201,10 +244,30 @@ mod tests {
         let policy = policy("ops", "Signing", "ML-DSA-87");
         let steps = [
             (Stored::Missing, Stored::Missing, Stored::Missing, Step::MintRoot),
-            (Stored::Present(id('a')), Stored::Missing, Stored::Missing, Step::MintKey),
-            (Stored::Present(id('a')), Stored::Present(id('b')), Stored::Missing, Step::Publish),
-            (Stored::Present(id('a')), Stored::Present(id('b')), bundle('a', &['c']), Step::Publish),
-            (Stored::Present(id('a')), Stored::Present(id('b')), bundle('a', &['b']), Step::Use),
+            (
+                Stored::Present(id('a')),
+                Stored::Missing,
+                Stored::Missing,
+                Step::MintKey,
+            ),
+            (
+                Stored::Present(id('a')),
+                Stored::Present(id('b')),
+                Stored::Missing,
+                Step::Publish,
+            ),
+            (
+                Stored::Present(id('a')),
+                Stored::Present(id('b')),
+                bundle('a', &['c']),
+                Step::Publish,
+            ),
+            (
+                Stored::Present(id('a')),
+                Stored::Present(id('b')),
+                bundle('a', &['b']),
+                Step::Use,
+            ),
         ];
         for (root, key, bundle, expected) in steps {
             assert_eq!(decide_on(&policy, root, key, bundle).step, expected);
@@ -214,10 +277,20 @@ mod tests {
     #[test]
     fn a_key_in_use_is_shown_and_nothing_changes_at_rest() {
         let mut policy = policy("ops", "Signing", "ML-DSA-87");
-        let first = decide_on(&policy, Stored::Present(id('a')), Stored::Present(id('b')), bundle('a', &['b']));
+        let first = decide_on(
+            &policy,
+            Stored::Present(id('a')),
+            Stored::Present(id('b')),
+            bundle('a', &['b']),
+        );
         assert_eq!(first.status.active_key.as_deref(), Some("bbbbbbbbbbbb"));
         policy.status = Some(first.status.clone());
-        let again = decide_on(&policy, Stored::Present(id('a')), Stored::Present(id('b')), bundle('a', &['b']));
+        let again = decide_on(
+            &policy,
+            Stored::Present(id('a')),
+            Stored::Present(id('b')),
+            bundle('a', &['b']),
+        );
         assert_eq!(again.status, first.status);
     }
 
@@ -225,41 +298,111 @@ mod tests {
     fn what_is_lost_is_never_made_again_silently() {
         let fresh = policy("ops", "Signing", "ML-DSA-87");
         let mut used = fresh.clone();
-        used.status = Some(KeyRotationPolicyStatus { active_key_id: Some(id('b').to_string()), ..Default::default() });
+        used.status = Some(KeyRotationPolicyStatus {
+            active_key_id: Some(id('b').to_string()),
+            ..Default::default()
+        });
         let damaged = || Stored::Unreadable("truncated".to_owned());
         let cases = [
-            (&fresh, Stored::Missing, Stored::Missing, bundle('a', &[]), reasons::ROOT_UNAVAILABLE),
-            (&fresh, Stored::Missing, Stored::Present(id('b')), Stored::Missing, reasons::ROOT_UNAVAILABLE),
-            (&used, Stored::Missing, Stored::Missing, Stored::Missing, reasons::ROOT_UNAVAILABLE),
-            (&fresh, damaged(), Stored::Missing, Stored::Missing, reasons::ROOT_UNAVAILABLE),
-            (&fresh, Stored::Present(id('a')), damaged(), bundle('a', &[]), reasons::KEYS_UNREADABLE),
-            (&used, Stored::Present(id('a')), Stored::Missing, bundle('a', &['b']), reasons::KEYS_UNREADABLE),
-            (&fresh, Stored::Present(id('a')), Stored::Present(id('b')), bundle('c', &['b']), reasons::ROOT_UNAVAILABLE),
+            (
+                &fresh,
+                Stored::Missing,
+                Stored::Missing,
+                bundle('a', &[]),
+                reasons::ROOT_UNAVAILABLE,
+            ),
+            (
+                &fresh,
+                Stored::Missing,
+                Stored::Present(id('b')),
+                Stored::Missing,
+                reasons::ROOT_UNAVAILABLE,
+            ),
+            (
+                &used,
+                Stored::Missing,
+                Stored::Missing,
+                Stored::Missing,
+                reasons::ROOT_UNAVAILABLE,
+            ),
+            (
+                &fresh,
+                damaged(),
+                Stored::Missing,
+                Stored::Missing,
+                reasons::ROOT_UNAVAILABLE,
+            ),
+            (
+                &fresh,
+                Stored::Present(id('a')),
+                damaged(),
+                bundle('a', &[]),
+                reasons::KEYS_UNREADABLE,
+            ),
+            (
+                &used,
+                Stored::Present(id('a')),
+                Stored::Missing,
+                bundle('a', &['b']),
+                reasons::KEYS_UNREADABLE,
+            ),
+            (
+                &fresh,
+                Stored::Present(id('a')),
+                Stored::Present(id('b')),
+                bundle('c', &['b']),
+                reasons::ROOT_UNAVAILABLE,
+            ),
         ];
         for (policy, root, key, bundle, reason) in cases {
             let plan = decide_on(policy, root, key, bundle);
-            assert_eq!((plan.step, plan.status.conditions[0].reason.as_str()), (Step::None, reason));
+            assert_eq!(
+                (plan.step, plan.status.conditions[0].reason.as_str()),
+                (Step::None, reason)
+            );
         }
-        let plan = decide_on(&fresh, Stored::Present(id('a')), Stored::Present(id('b')), Stored::Unreadable("x".into()));
+        let plan = decide_on(
+            &fresh,
+            Stored::Present(id('a')),
+            Stored::Present(id('b')),
+            Stored::Unreadable("x".into()),
+        );
         assert_eq!(plan.status.conditions[0].reason, reasons::TRUST_UNREADABLE);
     }
 
     #[test]
     fn a_lost_bundle_is_published_again_from_the_secrets() {
         let mut used = policy("ops", "Signing", "ML-DSA-87");
-        used.status = Some(KeyRotationPolicyStatus { active_key_id: Some(id('b').to_string()), ..Default::default() });
-        let plan = decide_on(&used, Stored::Present(id('a')), Stored::Present(id('b')), Stored::Missing);
+        used.status = Some(KeyRotationPolicyStatus {
+            active_key_id: Some(id('b').to_string()),
+            ..Default::default()
+        });
+        let plan = decide_on(
+            &used,
+            Stored::Present(id('a')),
+            Stored::Present(id('b')),
+            Stored::Missing,
+        );
         assert_eq!(plan.step, Step::Publish);
     }
 
     #[test]
     fn policies_elsewhere_and_of_other_purposes_say_so() {
         for (policy, reason) in [
-            (policy("team", "Signing", "ML-DSA-87"), reasons::OUTSIDE_OPERATOR_NAMESPACE),
-            (policy("ops", "Sealing", "ML-KEM-1024"), reasons::PURPOSE_UNSUPPORTED),
+            (
+                policy("team", "Signing", "ML-DSA-87"),
+                reasons::OUTSIDE_OPERATOR_NAMESPACE,
+            ),
+            (
+                policy("ops", "Sealing", "ML-KEM-1024"),
+                reasons::PURPOSE_UNSUPPORTED,
+            ),
         ] {
             let plan = decide_on(&policy, Stored::Missing, Stored::Missing, Stored::Missing);
-            assert_eq!((plan.step, plan.status.conditions[0].reason.as_str()), (Step::None, reason));
+            assert_eq!(
+                (plan.step, plan.status.conditions[0].reason.as_str()),
+                (Step::None, reason)
+            );
         }
     }
 }

@@ -76,12 +76,25 @@ pub enum Placement {
 
 /// Chooses the least loaded ready head that suits; among equals the first by name.
 pub fn place(heads: &[HeadView], demand: &Demand<'_>) -> Placement {
-    let in_namespace: Vec<_> = heads.iter().filter(|head| head.namespace == demand.namespace).collect();
-    let suitable: Vec<_> = in_namespace.iter().copied().filter(|head| suits(head, demand)).collect();
+    let in_namespace: Vec<_> = heads
+        .iter()
+        .filter(|head| head.namespace == demand.namespace)
+        .collect();
+    let suitable: Vec<_> = in_namespace
+        .iter()
+        .copied()
+        .filter(|head| suits(head, demand))
+        .collect();
     if suitable.is_empty() {
-        return Placement::NoMatch { message: no_match(in_namespace.len(), demand) };
+        return Placement::NoMatch {
+            message: no_match(in_namespace.len(), demand),
+        };
     }
-    let ready: Vec<_> = suitable.iter().copied().filter(|head| head.ready && !head.spare).collect();
+    let ready: Vec<_> = suitable
+        .iter()
+        .copied()
+        .filter(|head| head.ready && !head.spare)
+        .collect();
     if ready.is_empty() {
         let message = format!("{} suitable head pod(s), none of them ready", suitable.len());
         return Placement::NotReady { message };
@@ -94,13 +107,19 @@ pub fn place(heads: &[HeadView], demand: &Demand<'_>) -> Placement {
         left.cmp(&right).then_with(|| a.pod.cmp(&b.pod))
     });
     match least {
-        Some(head) => Placement::On { pod_uid: head.pod_uid.clone() },
-        None => Placement::Busy { message: format!("all {} suitable head pod(s) are busy", ready.len()) },
+        Some(head) => Placement::On {
+            pod_uid: head.pod_uid.clone(),
+        },
+        None => Placement::Busy {
+            message: format!("all {} suitable head pod(s) are busy", ready.len()),
+        },
     }
 }
 
 fn suits(head: &HeadView, demand: &Demand<'_>) -> bool {
-    let labels_match = demand.selector.is_none_or(|selector| selector.matches(&head.labels));
+    let labels_match = demand
+        .selector
+        .is_none_or(|selector| selector.matches(&head.labels));
     let devices = u32::try_from(head.devices.len()).unwrap_or(u32::MAX);
     demand.role.is_none_or(|role| role == head.role)
         && labels_match
@@ -110,22 +129,39 @@ fn suits(head: &HeadView, demand: &Demand<'_>) -> bool {
 
 fn no_match(in_namespace: usize, demand: &Demand<'_>) -> String {
     if in_namespace == 0 {
-        return format!("no head in namespace {}: create a ChimeraHead there", demand.namespace);
+        return format!(
+            "no head in namespace {}: create a ChimeraHead there",
+            demand.namespace
+        );
     }
     let mut wanted = Vec::new();
     if let Some(role) = demand.role {
         wanted.push(format!("role {}", role.as_str()));
     }
     if let Some(selector) = demand.selector {
-        wanted.extend(selector.match_labels.iter().map(|(key, value)| format!("label {key}={value}")));
+        wanted.extend(
+            selector
+                .match_labels
+                .iter()
+                .map(|(key, value)| format!("label {key}={value}")),
+        );
     }
     if demand.gpus > 0 {
         wanted.push(format!("{} GPU(s)", demand.gpus));
     }
-    if demand.permissions.execute.iter().any(|entry| entry.starts_with("gateway://")) {
+    if demand
+        .permissions
+        .execute
+        .iter()
+        .any(|entry| entry.starts_with("gateway://"))
+    {
         wanted.push("a name in the document's permissions.execute".to_owned());
     }
-    format!("none of {in_namespace} head pod(s) in namespace {} offers {}", demand.namespace, wanted.join(", "))
+    format!(
+        "none of {in_namespace} head pod(s) in namespace {} offers {}",
+        demand.namespace,
+        wanted.join(", ")
+    )
 }
 
 #[cfg(test)]
@@ -150,23 +186,45 @@ mod tests {
     }
 
     fn permissions(execute: &[&str]) -> Permissions {
-        Permissions { execute: execute.iter().map(|&entry| entry.to_owned()).collect(), ..Permissions::default() }
+        Permissions {
+            execute: execute.iter().map(|&entry| entry.to_owned()).collect(),
+            ..Permissions::default()
+        }
     }
 
     fn demand(permissions: &Permissions) -> Demand<'_> {
-        Demand { namespace: "team", role: None, selector: None, permissions, gpus: 0 }
+        Demand {
+            namespace: "team",
+            role: None,
+            selector: None,
+            permissions,
+            gpus: 0,
+        }
     }
 
     #[test]
     fn the_least_loaded_head_is_chosen_and_the_first_by_name_among_equals() {
         let anywhere = permissions(&[]);
         let mut heads = vec![head("b", Role::Quantum), head("a", Role::Quantum)];
-        assert_eq!(place(&heads, &demand(&anywhere)), Placement::On { pod_uid: "uid-a".into() });
+        assert_eq!(
+            place(&heads, &demand(&anywhere)),
+            Placement::On {
+                pod_uid: "uid-a".into()
+            }
+        );
         heads[1].running = 1;
-        assert_eq!(place(&heads, &demand(&anywhere)), Placement::On { pod_uid: "uid-b".into() });
+        assert_eq!(
+            place(&heads, &demand(&anywhere)),
+            Placement::On {
+                pod_uid: "uid-b".into()
+            }
+        );
         heads[0].running = 2;
         heads[1].running = 2;
-        assert!(matches!(place(&heads, &demand(&anywhere)), Placement::Busy { .. }));
+        assert!(matches!(
+            place(&heads, &demand(&anywhere)),
+            Placement::Busy { .. }
+        ));
     }
 
     #[test]
@@ -174,7 +232,10 @@ mod tests {
         let anywhere = permissions(&[]);
         let mut other = head("a", Role::Quantum);
         other.namespace = "other".into();
-        assert!(matches!(place(&[other], &demand(&anywhere)), Placement::NoMatch { .. }));
+        assert!(matches!(
+            place(&[other], &demand(&anywhere)),
+            Placement::NoMatch { .. }
+        ));
     }
 
     #[test]
@@ -192,7 +253,10 @@ mod tests {
             let placement = place(&heads, &demand(&permissions));
             match expected {
                 Some(uid) => assert_eq!(placement, Placement::On { pod_uid: uid.into() }, "{entries:?}"),
-                None => assert!(matches!(placement, Placement::NoMatch { .. }), "{entries:?}: {placement:?}"),
+                None => assert!(
+                    matches!(placement, Placement::NoMatch { .. }),
+                    "{entries:?}: {placement:?}"
+                ),
             }
         }
     }
@@ -204,14 +268,44 @@ mod tests {
         gpu.devices = vec!["GPU-1".into()];
         gpu.labels.insert("zone".into(), "a".into());
         let heads = vec![head("cpu", Role::Inference), gpu];
-        let selector = HeadSelector { match_labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]) };
-        let on_gpu = Placement::On { pod_uid: "uid-gpu".into() };
-        assert_eq!(place(&heads, &Demand { gpus: 1, ..demand(&anywhere) }), on_gpu);
-        assert_eq!(place(&heads, &Demand { selector: Some(&selector), ..demand(&anywhere) }), on_gpu);
-        let quantum = Demand { role: Some(Role::Quantum), ..demand(&anywhere) };
+        let selector = HeadSelector {
+            match_labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+        };
+        let on_gpu = Placement::On {
+            pod_uid: "uid-gpu".into(),
+        };
+        assert_eq!(
+            place(
+                &heads,
+                &Demand {
+                    gpus: 1,
+                    ..demand(&anywhere)
+                }
+            ),
+            on_gpu
+        );
+        assert_eq!(
+            place(
+                &heads,
+                &Demand {
+                    selector: Some(&selector),
+                    ..demand(&anywhere)
+                }
+            ),
+            on_gpu
+        );
+        let quantum = Demand {
+            role: Some(Role::Quantum),
+            ..demand(&anywhere)
+        };
         assert!(matches!(place(&heads, &quantum), Placement::NoMatch { .. }));
-        let two = Demand { gpus: 2, ..demand(&anywhere) };
-        let Placement::NoMatch { message } = place(&heads, &two) else { panic!("two GPUs are not there") };
+        let two = Demand {
+            gpus: 2,
+            ..demand(&anywhere)
+        };
+        let Placement::NoMatch { message } = place(&heads, &two) else {
+            panic!("two GPUs are not there")
+        };
         assert!(message.contains("2 GPU(s)"), "{message}");
     }
 
@@ -222,6 +316,9 @@ mod tests {
         spare.spare = true;
         let mut cold = head("cold", Role::Quantum);
         cold.ready = false;
-        assert!(matches!(place(&[spare, cold], &demand(&anywhere)), Placement::NotReady { .. }));
+        assert!(matches!(
+            place(&[spare, cold], &demand(&anywhere)),
+            Placement::NotReady { .. }
+        ));
     }
 }

@@ -81,10 +81,19 @@ pub fn build_claim(finished: &Finished<'_>, by: &Signatory) -> Claim {
 }
 
 /// The MuReceipt of a signed claim. Its plain fields are copies of what is signed.
-pub fn build_receipt(finished: &Finished<'_>, claim: &Claim, envelope: &Envelope, mu: Option<String>) -> MuReceipt {
+pub fn build_receipt(
+    finished: &Finished<'_>,
+    claim: &Claim,
+    envelope: &Envelope,
+    mu: Option<String>,
+) -> MuReceipt {
     let workflow = finished.workflow;
     let name = workflow.metadata.name.clone().unwrap_or_default();
-    let result = if claim.error.is_none() { ReceiptResult::Success } else { ReceiptResult::Error };
+    let result = if claim.error.is_none() {
+        ReceiptResult::Success
+    } else {
+        ReceiptResult::Error
+    };
     let attestation = finished.record.map(|record| &record.attestation);
     let spec = MuReceiptSpec {
         workflow_ref: WorkflowRef {
@@ -100,7 +109,9 @@ pub fn build_receipt(finished: &Finished<'_>, claim: &Claim, envelope: &Envelope
         key_id: claim.key_id.to_string(),
         run_id: claim.run_id.clone(),
         document_digest: shown_digest(&claim.document),
-        outputs_digest: attestation.and_then(|attestation| attestation.outputs.as_ref()).map(shown_digest),
+        outputs_digest: attestation
+            .and_then(|attestation| attestation.outputs.as_ref())
+            .map(shown_digest),
         submitter: workflow.spec.submitter.clone(),
         act_as: claim.act_as.clone(),
         head: status_head(finished),
@@ -120,7 +131,10 @@ pub fn build_receipt(finished: &Finished<'_>, claim: &Claim, envelope: &Envelope
         namespace: workflow.metadata.namespace.clone(),
         labels: Some(BTreeMap::from([
             (names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned()),
-            (names::WORKFLOW_LABEL.to_owned(), names::label_value(&name).to_owned()),
+            (
+                names::WORKFLOW_LABEL.to_owned(),
+                names::label_value(&name).to_owned(),
+            ),
             (names::WORKFLOW_UID_LABEL.to_owned(), claim.workflow.uid.clone()),
             (names::RESULT_LABEL.to_owned(), result.as_str().to_owned()),
         ])),
@@ -150,8 +164,12 @@ pub fn failure(reason: &str, message: &str) -> RunError {
 pub fn refusal_failure(refusal: &crate::document::Refusal) -> RunError {
     let first = refusal.first();
     RunError {
-        line: first.and_then(|first| first.line).and_then(|line| u32::try_from(line).ok()),
-        column: first.and_then(|first| first.column).and_then(|column| u32::try_from(column).ok()),
+        line: first
+            .and_then(|first| first.line)
+            .and_then(|line| u32::try_from(line).ok()),
+        column: first
+            .and_then(|first| first.column)
+            .and_then(|column| u32::try_from(column).ok()),
         code: first.map(|first| first.code.clone()),
         ..failure(refusal.reason, &refusal.message)
     }

@@ -20,7 +20,11 @@ use crate::workflow_status::reason_constant;
 const GRANT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Ends of a run that are not the document's doing: the attempt counts as lost.
-const INFRASTRUCTURE: [&str; 3] = [reasons::HEAD_STOPPING, reasons::INTERPRETER_LOST, reasons::SANDBOX_FAILED];
+const INFRASTRUCTURE: [&str; 3] = [
+    reasons::HEAD_STOPPING,
+    reasons::INTERPRETER_LOST,
+    reasons::SANDBOX_FAILED,
+];
 
 /// A workflow's current run, apart from the attempt.
 pub fn run_key(workflow: &MamlWorkflow) -> RunKey<'_> {
@@ -33,7 +37,12 @@ pub fn run_key(workflow: &MamlWorkflow) -> RunKey<'_> {
 
 /// The workflow's rerun annotation.
 pub fn rerun(workflow: &MamlWorkflow) -> Option<&str> {
-    workflow.metadata.annotations.as_ref()?.get(api::names::RERUN_ANNOTATION).map(String::as_str)
+    workflow
+        .metadata
+        .annotations
+        .as_ref()?
+        .get(api::names::RERUN_ANNOTATION)
+        .map(String::as_str)
 }
 
 /// Where a grant sends a run.
@@ -91,7 +100,10 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
             attester_public_key: to.attester.spki_pem(),
         },
         not_before: intent.now,
-        expires: intent.now.saturating_add(GRANT_LIFETIME).unwrap_or(Timestamp::MAX),
+        expires: intent
+            .now
+            .saturating_add(GRANT_LIFETIME)
+            .unwrap_or(Timestamp::MAX),
         timeout_seconds: u32::try_from(spec.timeout_seconds).unwrap_or(1),
         network: false,
         fencing_token: intent.fencing_token,
@@ -207,14 +219,27 @@ pub fn judge(
             return Err(Disbelief::Mismatch(what));
         }
     }
-    if let Some(error) = attestation.error.as_ref().filter(|error| INFRASTRUCTURE.contains(&error.reason.as_str())) {
-        return Err(Disbelief::Infrastructure { reason: reason_constant(&error.reason), message: error.message.clone() });
+    if let Some(error) = attestation
+        .error
+        .as_ref()
+        .filter(|error| INFRASTRUCTURE.contains(&error.reason.as_str()))
+    {
+        return Err(Disbelief::Infrastructure {
+            reason: reason_constant(&error.reason),
+            message: error.message.clone(),
+        });
     }
     let (outputs, failure) = match attestation.result {
         Outcome::Error => (None, attestation.error.clone()),
         Outcome::Success => check_outputs(&ending.outputs, document),
     };
-    Ok(Record { grant: grant_envelope, attestation_envelope, attestation, outputs, failure })
+    Ok(Record {
+        grant: grant_envelope,
+        attestation_envelope,
+        attestation,
+        outputs,
+        failure,
+    })
 }
 
 fn trusted_grant(envelope: &Envelope, trusted: &TrustedKeys) -> Result<Grant, Disbelief> {
@@ -237,13 +262,26 @@ fn check_outputs(bytes: &[u8], document: &maml::Document) -> (Option<Map<String,
         let message = "the outputs are no JSON object".to_owned();
         return (None, Some(failure(reasons::OUTPUTS_UNREADABLE, message, None)));
     };
-    let Some(schema) = &document.output_schema else { return (Some(outputs), None) };
+    let Some(schema) = &document.output_schema else {
+        return (Some(outputs), None);
+    };
     let violations = schema.check(&Value::Object(outputs.clone()));
     let broken = violations.first().map(|first| {
-        let pointer = if first.pointer.is_empty() { "/" } else { &first.pointer };
+        let pointer = if first.pointer.is_empty() {
+            "/"
+        } else {
+            &first.pointer
+        };
         let more = violations.len() - 1;
-        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-        let message = format!("outputs{pointer}: {} (Output_Schema, line {}){more}", first.message, schema.line);
+        let more = if more > 0 {
+            format!(" (and {more} more)")
+        } else {
+            String::new()
+        };
+        let message = format!(
+            "outputs{pointer}: {} (Output_Schema, line {}){more}",
+            first.message, schema.line
+        );
         failure(reasons::OUTPUTS_INVALID, message, Some(schema.line))
     });
     (Some(outputs), broken)

@@ -165,7 +165,11 @@ pub enum Outcome {
 pub fn plan(observed: Observed<'_>) -> Plan {
     let workflow = observed.workflow;
     if workflow.metadata.deletion_timestamp.is_some() {
-        return if matches!(observed.run, RunState::Running(_)) { Plan::Cancel } else { Plan::Rest };
+        return if matches!(observed.run, RunState::Running(_)) {
+            Plan::Cancel
+        } else {
+            Plan::Rest
+        };
     }
     if is_current(workflow, &observed.status) && is_true(&observed.status.conditions, COMPLETE) {
         return plan_expiry(workflow, &observed.status, observed.now);
@@ -185,38 +189,66 @@ pub fn plan(observed: Observed<'_>) -> Plan {
 
 /// This process knows nothing of the run: it is new, or a predecessor started it.
 fn plan_unknown(observed: Observed<'_>) -> Plan {
-    let claimed = observed.status.head.as_ref().filter(|_| is_current(observed.workflow, &observed.status));
+    let claimed = observed
+        .status
+        .head
+        .as_ref()
+        .filter(|_| is_current(observed.workflow, &observed.status));
     match (claimed, observed.status.attempt) {
-        (Some(head), Some(attempt)) if observed.claimed_head_known => {
-            Plan::Rejoin { attempt, pod_uid: head.uid.clone() }
-        }
+        (Some(head), Some(attempt)) if observed.claimed_head_known => Plan::Rejoin {
+            attempt,
+            pod_uid: head.uid.clone(),
+        },
         _ if observed.receipt_exists => Plan::Recover,
         (Some(head), Some(attempt)) => {
             let message = format!("pod {} is gone", head.pod);
-            plan_retry(observed, &Loss { attempt, reason: reasons::HEAD_LOST, message })
+            plan_retry(
+                observed,
+                &Loss {
+                    attempt,
+                    reason: reasons::HEAD_LOST,
+                    message,
+                },
+            )
         }
         _ => plan_start(observed),
     }
 }
 
 fn plan_conclusion(observed: Observed<'_>) -> Plan {
-    let RunState::Ended { attempt, ending } = observed.run else { return Plan::Rest };
+    let RunState::Ended { attempt, ending } = observed.run else {
+        return Plan::Rest;
+    };
     if let Err(message) = observed.signer {
         return Plan::Wait(Wait::for_signer(message), LOOK_AGAIN);
     }
     // What ran is what the head was started with, whatever the ConfigMap says by now.
     let spec = &observed.workflow.spec;
-    let submission =
-        Submission { document: &ending.document, inputs: &spec.inputs, act_as: spec.act_as.as_deref() };
+    let submission = Submission {
+        document: &ending.document,
+        inputs: &spec.inputs,
+        act_as: spec.act_as.as_deref(),
+    };
     let source = ending.document.clone();
     let outcome = match accept(&submission) {
-        Ok(accepted) => Outcome::Answered { ending, accepted: Box::new(accepted) },
+        Ok(accepted) => Outcome::Answered {
+            ending,
+            accepted: Box::new(accepted),
+        },
         Err(refusal) => Outcome::Failed {
             reason: reasons::ATTESTATION_INVALID,
-            message: format!("the head ran a document that is not acceptable: {}", refusal.message),
+            message: format!(
+                "the head ran a document that is not acceptable: {}",
+                refusal.message
+            ),
         },
     };
-    Plan::Conclude(Box::new(Conclusion { attempt, source, status: observed.status, outcome }))
+    Plan::Conclude(Box::new(Conclusion {
+        attempt,
+        source,
+        status: observed.status,
+        outcome,
+    }))
 }
 
 /// An attempt was lost: start the next one, or give up.
@@ -232,7 +264,10 @@ fn plan_retry(mut observed: Observed<'_>, loss: &Loss) -> Plan {
             time: observed.now,
         };
         status.attempts.push(lost);
-        let surplus = status.attempts.len().saturating_sub(api::maml_workflow::ATTEMPTS_LIMIT);
+        let surplus = status
+            .attempts
+            .len()
+            .saturating_sub(api::maml_workflow::ATTEMPTS_LIMIT);
         status.attempts.drain(..surplus);
     }
     status.attempt = Some(loss.attempt);
@@ -241,7 +276,10 @@ fn plan_retry(mut observed: Observed<'_>, loss: &Loss) -> Plan {
         return fail(observed, reasons::CANCELLED, "the run was cancelled".to_owned());
     }
     if loss.attempt > observed.workflow.spec.infrastructure_retries {
-        let message = format!("attempt {} was the last one allowed: {}", loss.attempt, loss.message);
+        let message = format!(
+            "attempt {} was the last one allowed: {}",
+            loss.attempt, loss.message
+        );
         let reason = if observed.workflow.spec.infrastructure_retries == 0 {
             loss.reason
         } else {
@@ -256,7 +294,11 @@ fn plan_retry(mut observed: Observed<'_>, loss: &Loss) -> Plan {
 fn plan_start(observed: Observed<'_>) -> Plan {
     let spec = &observed.workflow.spec;
     if cancel_requested(observed.workflow) {
-        return fail(observed, reasons::CANCELLED, "the run was cancelled before it started".to_owned());
+        return fail(
+            observed,
+            reasons::CANCELLED,
+            "the run was cancelled before it started".to_owned(),
+        );
     }
     if spec.suspend {
         return Plan::Wait(Wait::suspended(), LOOK_AGAIN);
@@ -270,13 +312,33 @@ fn plan_start(observed: Observed<'_>) -> Plan {
     };
     if let Err(message) = observed.signer {
         let wait = Wait::for_signer(message);
-        return deadline(Observed { source: Source::Found(source), signer: Ok(()), ..observed }, wait);
+        return deadline(
+            Observed {
+                source: Source::Found(source),
+                signer: Ok(()),
+                ..observed
+            },
+            wait,
+        );
     }
-    let submission = Submission { document: &source, inputs: &spec.inputs, act_as: spec.act_as.as_deref() };
+    let submission = Submission {
+        document: &source,
+        inputs: &spec.inputs,
+        act_as: spec.act_as.as_deref(),
+    };
     let status = observed.status;
-    let attempt = status.attempt.filter(|_| is_current(observed.workflow, &status)).unwrap_or(0) + 1;
+    let attempt = status
+        .attempt
+        .filter(|_| is_current(observed.workflow, &status))
+        .unwrap_or(0)
+        + 1;
     match accept(&submission) {
-        Ok(accepted) => Plan::Start(Box::new(Start { attempt, source, accepted, status })),
+        Ok(accepted) => Plan::Start(Box::new(Start {
+            attempt,
+            source,
+            accepted,
+            status,
+        })),
         Err(refusal) => Plan::Conclude(Box::new(Conclusion {
             attempt: attempt - 1,
             source,
@@ -292,9 +354,17 @@ pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now:
     if let Some(left) = pending_left(workflow, waited) {
         if left.is_zero() {
             let message = format!("no head within {} s: {}", waited.as_secs(), wait.message);
-            let outcome = Outcome::Failed { reason: reasons::PENDING_DEADLINE_EXCEEDED, message };
+            let outcome = Outcome::Failed {
+                reason: reasons::PENDING_DEADLINE_EXCEEDED,
+                message,
+            };
             let (attempt, source, status) = (start.attempt - 1, start.source, start.status);
-            return Plan::Conclude(Box::new(Conclusion { attempt, source, status, outcome }));
+            return Plan::Conclude(Box::new(Conclusion {
+                attempt,
+                source,
+                status,
+                outcome,
+            }));
         }
         return Plan::Wait(wait, left.min(LOOK_AGAIN));
     }
@@ -343,16 +413,31 @@ fn fail(observed: Observed<'_>, reason: &'static str, message: String) -> Plan {
         Source::Found(source) => source,
         Source::Missing(_) => Vec::new(),
     };
-    let attempt = observed.status.attempt.filter(|_| is_current(observed.workflow, &observed.status)).unwrap_or(0);
+    let attempt = observed
+        .status
+        .attempt
+        .filter(|_| is_current(observed.workflow, &observed.status))
+        .unwrap_or(0);
     let outcome = Outcome::Failed { reason, message };
-    Plan::Conclude(Box::new(Conclusion { attempt, source, status: observed.status, outcome }))
+    Plan::Conclude(Box::new(Conclusion {
+        attempt,
+        source,
+        status: observed.status,
+        outcome,
+    }))
 }
 
 fn plan_expiry(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timestamp) -> Plan {
-    let Some(ttl) = workflow.spec.ttl_seconds_after_finished.and_then(|seconds| u64::try_from(seconds).ok()) else {
+    let Some(ttl) = workflow
+        .spec
+        .ttl_seconds_after_finished
+        .and_then(|seconds| u64::try_from(seconds).ok())
+    else {
         return Plan::Rest;
     };
-    let Some(finished) = status.finished_at else { return Plan::Rest };
+    let Some(finished) = status.finished_at else {
+        return Plan::Rest;
+    };
     let age = Duration::try_from(now.duration_since(finished)).unwrap_or_default();
     match Duration::from_secs(ttl).checked_sub(age) {
         Some(left) if !left.is_zero() => Plan::RestFor(left),
@@ -362,12 +447,17 @@ fn plan_expiry(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timest
 
 /// Whether the status speaks of the workflow's current run.
 pub fn is_current(workflow: &MamlWorkflow, status: &MamlWorkflowStatus) -> bool {
-    status.observed_generation == workflow.metadata.generation && status.observed_rerun.as_deref() == rerun(workflow)
+    status.observed_generation == workflow.metadata.generation
+        && status.observed_rerun.as_deref() == rerun(workflow)
 }
 
 /// The status on which the current run builds: its own, or a fresh one, of which nothing is true yet.
 pub fn current_status(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
-    if let Some(status) = workflow.status.as_ref().filter(|status| is_current(workflow, status)) {
+    if let Some(status) = workflow
+        .status
+        .as_ref()
+        .filter(|status| is_current(workflow, status))
+    {
         return status.clone();
     }
     MamlWorkflowStatus {
@@ -379,7 +469,9 @@ pub fn current_status(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
 
 fn cancel_requested(workflow: &MamlWorkflow) -> bool {
     let annotations = workflow.metadata.annotations.as_ref();
-    annotations.and_then(|all| all.get(api::names::CANCEL_ANNOTATION)).is_some_and(|value| value == "true")
+    annotations
+        .and_then(|all| all.get(api::names::CANCEL_ANNOTATION))
+        .is_some_and(|value| value == "true")
 }
 
 /// The name of the current run's receipt.
@@ -415,7 +507,11 @@ mod tests {
     }
 
     fn annotate(workflow: &mut MamlWorkflow, name: &str, value: &str) {
-        workflow.metadata.annotations.get_or_insert_default().insert(name.into(), value.into());
+        workflow
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(name.into(), value.into());
     }
 
     /// Observed: a new workflow whose document is found, with a key that can sign.
@@ -433,24 +529,45 @@ mod tests {
     }
 
     fn claimed_status(workflow: &MamlWorkflow, attempt: i32) -> MamlWorkflowStatus {
-        let head = AssignedHead { name: "h".into(), pod: "h-0-0".into(), uid: "pod".into(), ..AssignedHead::default() };
+        let head = AssignedHead {
+            name: "h".into(),
+            pod: "h-0-0".into(),
+            uid: "pod".into(),
+            ..AssignedHead::default()
+        };
         let digests = (api::DigestSet::default(), api::DigestSet::default());
-        workflow_status::claimed(current_status(workflow), "id".into(), attempt, head, digests, at(101))
+        workflow_status::claimed(
+            current_status(workflow),
+            "id".into(),
+            attempt,
+            head,
+            digests,
+            at(101),
+        )
     }
 
     fn complete(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
-        let receipt = api::maml_workflow::ReceiptRef { name: "r".into(), uid: "ru".into() };
+        let receipt = api::maml_workflow::ReceiptRef {
+            name: "r".into(),
+            uid: "ru".into(),
+        };
         workflow_status::concluded(claimed_status(workflow, 1), receipt, None, None, at(102))
     }
 
     fn loss(attempt: i32) -> Loss {
-        Loss { attempt, reason: reasons::HEAD_LOST, message: "gone".into() }
+        Loss {
+            attempt,
+            reason: reasons::HEAD_LOST,
+            message: "gone".into(),
+        }
     }
 
     #[test]
     fn a_new_workflow_is_started_at_attempt_one() {
         let workflow = workflow();
-        let Plan::Start(start) = plan(observed(&workflow)) else { panic!("not started") };
+        let Plan::Start(start) = plan(observed(&workflow)) else {
+            panic!("not started")
+        };
         assert_eq!(start.attempt, 1);
     }
 
@@ -458,7 +575,12 @@ mod tests {
     fn a_refused_document_is_concluded_without_an_attempt() {
         let workflow = workflow();
         let source = Source::Found(b"no front matter".to_vec());
-        let Plan::Conclude(over) = plan(Observed { source, ..observed(&workflow) }) else { panic!("not concluded") };
+        let Plan::Conclude(over) = plan(Observed {
+            source,
+            ..observed(&workflow)
+        }) else {
+            panic!("not concluded")
+        };
         assert!(matches!(over.outcome, Outcome::Refused(_)));
         assert_eq!(over.attempt, 0);
     }
@@ -468,15 +590,32 @@ mod tests {
         let mut suspended = workflow();
         suspended.spec.suspend = true;
         let mut from_map = workflow();
-        from_map.spec.source.config_map_ref = Some(ConfigMapKeyRef { name: "m".into(), key: "k".into() });
+        from_map.spec.source.config_map_ref = Some(ConfigMapKeyRef {
+            name: "m".into(),
+            key: "k".into(),
+        });
         let plain = workflow();
         let cases = [
             (observed(&suspended), reasons::SUSPENDED),
-            (Observed { source: Source::Missing("no map".into()), ..observed(&from_map) }, reasons::SOURCE_NOT_FOUND),
-            (Observed { signer: Err("no key".into()), ..observed(&plain) }, reasons::SIGNING_KEY_UNAVAILABLE),
+            (
+                Observed {
+                    source: Source::Missing("no map".into()),
+                    ..observed(&from_map)
+                },
+                reasons::SOURCE_NOT_FOUND,
+            ),
+            (
+                Observed {
+                    signer: Err("no key".into()),
+                    ..observed(&plain)
+                },
+                reasons::SIGNING_KEY_UNAVAILABLE,
+            ),
         ];
         for (observed, reason) in cases {
-            let Plan::Wait(wait, _) = plan(observed) else { panic!("does not wait: {reason}") };
+            let Plan::Wait(wait, _) = plan(observed) else {
+                panic!("does not wait: {reason}")
+            };
             assert_eq!(wait.reason, reason);
         }
     }
@@ -486,11 +625,27 @@ mod tests {
         let mut workflow = workflow();
         workflow.spec.pending_deadline_seconds = Some(10);
         let source = || Source::Missing("no map".into());
-        let early = plan(Observed { source: source(), now: at(109), ..observed(&workflow) });
+        let early = plan(Observed {
+            source: source(),
+            now: at(109),
+            ..observed(&workflow)
+        });
         assert!(matches!(early, Plan::Wait(_, again) if again == Duration::from_secs(1)));
-        let late = plan(Observed { source: source(), now: at(110), ..observed(&workflow) });
-        let Plan::Conclude(over) = late else { panic!("not concluded") };
-        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::PENDING_DEADLINE_EXCEEDED, .. }));
+        let late = plan(Observed {
+            source: source(),
+            now: at(110),
+            ..observed(&workflow)
+        });
+        let Plan::Conclude(over) = late else {
+            panic!("not concluded")
+        };
+        assert!(matches!(
+            over.outcome,
+            Outcome::Failed {
+                reason: reasons::PENDING_DEADLINE_EXCEEDED,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -499,9 +654,18 @@ mod tests {
         workflow.status = Some(complete(&workflow));
         assert!(matches!(plan(observed(&workflow)), Plan::Rest));
         workflow.spec.ttl_seconds_after_finished = Some(10);
-        let early = plan(Observed { now: at(105), ..observed(&workflow) });
+        let early = plan(Observed {
+            now: at(105),
+            ..observed(&workflow)
+        });
         assert!(matches!(early, Plan::RestFor(left) if left == Duration::from_secs(7)));
-        assert!(matches!(plan(Observed { now: at(112), ..observed(&workflow) }), Plan::Expire));
+        assert!(matches!(
+            plan(Observed {
+                now: at(112),
+                ..observed(&workflow)
+            }),
+            Plan::Expire
+        ));
     }
 
     #[test]
@@ -514,7 +678,9 @@ mod tests {
         annotate(&mut again, api::names::RERUN_ANNOTATION, "1");
         for workflow in [&changed, &again] {
             assert_ne!(receipt_name(workflow), receipt_name(&finished));
-            let Plan::Start(start) = plan(observed(workflow)) else { panic!("not started again") };
+            let Plan::Start(start) = plan(observed(workflow)) else {
+                panic!("not started again")
+            };
             assert_eq!(start.attempt, 1);
             assert!(!is_true(&start.status.conditions, READY));
         }
@@ -524,25 +690,46 @@ mod tests {
     fn a_run_that_a_predecessor_started_is_rejoined_while_its_head_is_there() {
         let mut workflow = workflow();
         workflow.status = Some(claimed_status(&workflow, 2));
-        let rejoined = plan(Observed { claimed_head_known: true, ..observed(&workflow) });
+        let rejoined = plan(Observed {
+            claimed_head_known: true,
+            ..observed(&workflow)
+        });
         assert!(matches!(rejoined, Plan::Rejoin { attempt: 2, pod_uid } if pod_uid == "pod"));
         // Even when the receipt exists: the head still has the outputs.
-        let stored = Observed { claimed_head_known: true, receipt_exists: true, ..observed(&workflow) };
+        let stored = Observed {
+            claimed_head_known: true,
+            receipt_exists: true,
+            ..observed(&workflow)
+        };
         assert!(matches!(plan(stored), Plan::Rejoin { .. }));
-        assert!(matches!(plan(Observed { receipt_exists: true, ..observed(&workflow) }), Plan::Recover));
+        assert!(matches!(
+            plan(Observed {
+                receipt_exists: true,
+                ..observed(&workflow)
+            }),
+            Plan::Recover
+        ));
     }
 
     #[test]
     fn a_lost_attempt_is_recorded_and_followed_by_the_next() {
         let mut workflow = workflow();
         workflow.status = Some(claimed_status(&workflow, 1));
-        let lost = Observed { run: RunState::Lost(loss(1)), ..observed(&workflow) };
-        let Plan::Start(start) = plan(lost) else { panic!("not tried again") };
+        let lost = Observed {
+            run: RunState::Lost(loss(1)),
+            ..observed(&workflow)
+        };
+        let Plan::Start(start) = plan(lost) else {
+            panic!("not tried again")
+        };
         assert_eq!((start.attempt, start.status.attempts.len()), (2, 1));
         assert_eq!(start.status.attempts[0].pod.as_deref(), Some("h-0-0"));
         assert!(start.status.head.is_none());
         let gone = plan(observed(&workflow));
-        assert!(matches!(gone, Plan::Start(start) if start.attempt == 2), "a head that is gone is a lost attempt");
+        assert!(
+            matches!(gone, Plan::Start(start) if start.attempt == 2),
+            "a head that is gone is a lost attempt"
+        );
     }
 
     #[test]
@@ -550,9 +737,20 @@ mod tests {
         let mut workflow = workflow();
         workflow.spec.infrastructure_retries = 1;
         workflow.status = Some(claimed_status(&workflow, 2));
-        let lost = Observed { run: RunState::Lost(loss(2)), ..observed(&workflow) };
-        let Plan::Conclude(over) = plan(lost) else { panic!("not concluded") };
-        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::RETRIES_EXHAUSTED, .. }));
+        let lost = Observed {
+            run: RunState::Lost(loss(2)),
+            ..observed(&workflow)
+        };
+        let Plan::Conclude(over) = plan(lost) else {
+            panic!("not concluded")
+        };
+        assert!(matches!(
+            over.outcome,
+            Outcome::Failed {
+                reason: reasons::RETRIES_EXHAUSTED,
+                ..
+            }
+        ));
         assert_eq!(over.attempt, 2);
     }
 
@@ -560,9 +758,23 @@ mod tests {
     fn a_cancelled_run_is_stopped_and_one_that_has_not_started_ends() {
         let mut workflow = workflow();
         annotate(&mut workflow, api::names::CANCEL_ANNOTATION, "true");
-        assert!(matches!(plan(Observed { run: RunState::Running(1), ..observed(&workflow) }), Plan::Cancel));
-        let Plan::Conclude(over) = plan(observed(&workflow)) else { panic!("not concluded") };
-        assert!(matches!(over.outcome, Outcome::Failed { reason: reasons::CANCELLED, .. }));
+        assert!(matches!(
+            plan(Observed {
+                run: RunState::Running(1),
+                ..observed(&workflow)
+            }),
+            Plan::Cancel
+        ));
+        let Plan::Conclude(over) = plan(observed(&workflow)) else {
+            panic!("not concluded")
+        };
+        assert!(matches!(
+            over.outcome,
+            Outcome::Failed {
+                reason: reasons::CANCELLED,
+                ..
+            }
+        ));
     }
 
     #[test]
@@ -575,10 +787,23 @@ mod tests {
             attestation: Vec::new(),
             outputs: Vec::new(),
         };
-        let run = || RunState::Ended { attempt: 1, ending: Box::new(ending.clone()) };
-        let without = plan(Observed { run: run(), signer: Err("no key".into()), ..observed(&workflow) });
+        let run = || RunState::Ended {
+            attempt: 1,
+            ending: Box::new(ending.clone()),
+        };
+        let without = plan(Observed {
+            run: run(),
+            signer: Err("no key".into()),
+            ..observed(&workflow)
+        });
         assert!(matches!(without, Plan::Wait(wait, _) if wait.reason == reasons::SIGNING_KEY_UNAVAILABLE));
-        assert!(matches!(plan(Observed { run: run(), ..observed(&workflow) }), Plan::Conclude(_)));
+        assert!(matches!(
+            plan(Observed {
+                run: run(),
+                ..observed(&workflow)
+            }),
+            Plan::Conclude(_)
+        ));
     }
 
     #[test]
@@ -589,7 +814,13 @@ mod tests {
             Plan::Start(start) => *start,
             other => panic!("not started: {other:?}"),
         };
-        assert!(matches!(plan_without_head(&workflow, start(), wait(), at(101)), Plan::RestFor(_)));
-        assert!(matches!(plan_without_head(&workflow, start(), wait(), at(103)), Plan::Wait(..)));
+        assert!(matches!(
+            plan_without_head(&workflow, start(), wait(), at(101)),
+            Plan::RestFor(_)
+        ));
+        assert!(matches!(
+            plan_without_head(&workflow, start(), wait(), at(103)),
+            Plan::Wait(..)
+        ));
     }
 }

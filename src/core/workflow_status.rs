@@ -29,22 +29,38 @@ impl Wait {
     /// `spec.suspend` is set.
     pub fn suspended() -> Self {
         let message = "spec.suspend is true; set it to false to start the run".to_owned();
-        Self { condition: SCHEDULED, reason: reasons::SUSPENDED, message }
+        Self {
+            condition: SCHEDULED,
+            reason: reasons::SUSPENDED,
+            message,
+        }
     }
 
     /// The document's ConfigMap is not there.
     pub fn for_source(message: String) -> Self {
-        Self { condition: ACCEPTED, reason: reasons::SOURCE_NOT_FOUND, message }
+        Self {
+            condition: ACCEPTED,
+            reason: reasons::SOURCE_NOT_FOUND,
+            message,
+        }
     }
 
     /// No published key can sign.
     pub fn for_signer(message: String) -> Self {
-        Self { condition: SCHEDULED, reason: reasons::SIGNING_KEY_UNAVAILABLE, message }
+        Self {
+            condition: SCHEDULED,
+            reason: reasons::SIGNING_KEY_UNAVAILABLE,
+            message,
+        }
     }
 
     /// No head has room.
     pub fn for_head(reason: &'static str, message: String) -> Self {
-        Self { condition: SCHEDULED, reason, message }
+        Self {
+            condition: SCHEDULED,
+            reason,
+            message,
+        }
     }
 }
 
@@ -54,7 +70,13 @@ type Row<'a> = (&'static str, ConditionStatus, &'a str, &'a str);
 fn set_all(status: &mut MamlWorkflowStatus, rows: &[Row<'_>], now: Timestamp) {
     let observed_generation = status.observed_generation;
     for &(type_, condition, reason, message) in rows {
-        let verdict = Verdict { type_, status: condition, reason, message, observed_generation };
+        let verdict = Verdict {
+            type_,
+            status: condition,
+            reason,
+            message,
+            observed_generation,
+        };
         set(&mut status.conditions, &verdict, now);
     }
 }
@@ -75,11 +97,21 @@ pub fn waiting(mut status: MamlWorkflowStatus, wait: &Wait, now: Timestamp) -> M
     let mut rows: Vec<Row<'_>> = Vec::new();
     if wait.condition == ACCEPTED {
         rows.push((ACCEPTED, ConditionStatus::Unknown, wait.reason, message));
-        rows.push((SCHEDULED, ConditionStatus::False, reasons::PENDING, "the document is not known yet"));
+        rows.push((
+            SCHEDULED,
+            ConditionStatus::False,
+            reasons::PENDING,
+            "the document is not known yet",
+        ));
     } else {
         rows.push((wait.condition, ConditionStatus::False, wait.reason, message));
     }
-    rows.push((COMPLETE, ConditionStatus::False, reasons::PENDING, "the run waits"));
+    rows.push((
+        COMPLETE,
+        ConditionStatus::False,
+        reasons::PENDING,
+        "the run waits",
+    ));
     rows.push((READY, ConditionStatus::False, ready, what));
     set_all(&mut status, &rows, now);
     status
@@ -102,11 +134,31 @@ pub fn claimed(
     let on = format!("runs on pod {}, attempt {attempt}", head.pod);
     status.head = Some(head);
     let rows: [Row<'_>; 6] = [
-        (ACCEPTED, ConditionStatus::True, reasons::DOCUMENT_ACCEPTED, "document, inputs and permissions are in order"),
+        (
+            ACCEPTED,
+            ConditionStatus::True,
+            reasons::DOCUMENT_ACCEPTED,
+            "document, inputs and permissions are in order",
+        ),
         (SCHEDULED, ConditionStatus::True, reasons::HEAD_ASSIGNED, &on),
-        (SUCCEEDED, ConditionStatus::Unknown, reasons::RUNNING, "the program runs"),
-        (SIGNED, ConditionStatus::False, reasons::RECEIPT_PENDING, "the run is not over"),
-        (COMPLETE, ConditionStatus::False, reasons::RUNNING, "the program runs"),
+        (
+            SUCCEEDED,
+            ConditionStatus::Unknown,
+            reasons::RUNNING,
+            "the program runs",
+        ),
+        (
+            SIGNED,
+            ConditionStatus::False,
+            reasons::RECEIPT_PENDING,
+            "the run is not over",
+        ),
+        (
+            COMPLETE,
+            ConditionStatus::False,
+            reasons::RUNNING,
+            "the program runs",
+        ),
         (READY, ConditionStatus::False, reasons::RUNNING, &on),
     ];
     set_all(&mut status, &rows, now);
@@ -118,7 +170,10 @@ pub fn with_record(mut status: MamlWorkflowStatus, record: &Record) -> MamlWorkf
     let attestation = &record.attestation;
     status.started_at = Some(attestation.started_at);
     status.finished_at = Some(attestation.finished_at);
-    let millis = attestation.finished_at.duration_since(attestation.started_at).as_millis();
+    let millis = attestation
+        .finished_at
+        .duration_since(attestation.started_at)
+        .as_millis();
     let millis = i64::try_from(millis).unwrap_or(i64::MAX).max(0);
     status.duration_millis = Some(millis);
     status.duration = Some(readable(millis));
@@ -150,7 +205,14 @@ fn block_diagnostics(text: &str) -> Vec<Diagnostic> {
         return Vec::new();
     }
     let message = shortened(text, 4096);
-    vec![Diagnostic { code: "RUN".to_owned(), severity: Severity::Error, line: None, column: None, message, hint: None }]
+    vec![Diagnostic {
+        code: "RUN".to_owned(),
+        severity: Severity::Error,
+        line: None,
+        column: None,
+        message,
+        hint: None,
+    }]
 }
 
 /// The status of a run whose receipt exists.
@@ -169,28 +231,50 @@ pub fn concluded(
         let message = refusal.message.as_str();
         let rows: [Row<'_>; 2] = [
             (ACCEPTED, ConditionStatus::False, refusal.reason, message),
-            (SCHEDULED, ConditionStatus::False, reasons::NOT_SCHEDULED, "the document was refused"),
+            (
+                SCHEDULED,
+                ConditionStatus::False,
+                reasons::NOT_SCHEDULED,
+                "the document was refused",
+            ),
         ];
         set_all(&mut status, &rows, now);
     } else if !is_true(&status.conditions, SCHEDULED) {
         let reason = failure.map_or(reasons::NOT_SCHEDULED, |failure| reason_constant(&failure.reason));
         let message = failure.map_or("", |failure| failure.message.as_str());
-        set_all(&mut status, &[(SCHEDULED, ConditionStatus::False, reason, message)], now);
+        set_all(
+            &mut status,
+            &[(SCHEDULED, ConditionStatus::False, reason, message)],
+            now,
+        );
     }
     let (reason, message) = failure.map_or((reasons::SUCCEEDED, "the run succeeded"), |failure| {
         (reason_constant(&failure.reason), failure.message.as_str())
     });
     let succeeded = ConditionStatus::from(failure.is_none());
-    let ready = if failure.is_none() { signed.as_str() } else { message };
+    let ready = if failure.is_none() {
+        signed.as_str()
+    } else {
+        message
+    };
     let rows: [Row<'_>; 4] = [
         (SUCCEEDED, succeeded, reason, message),
         (SIGNED, ConditionStatus::True, reasons::RECEIPT_SIGNED, &signed),
-        (COMPLETE, ConditionStatus::True, reasons::FINISHED, "the run is over and its receipt is signed"),
+        (
+            COMPLETE,
+            ConditionStatus::True,
+            reasons::FINISHED,
+            "the run is over and its receipt is signed",
+        ),
         (READY, succeeded, reason, ready),
     ];
     set_all(&mut status, &rows, now);
     if failure.is_some() {
-        set_all(&mut status, &[(STALLED, ConditionStatus::True, reason, message)], now);
+        set_all(
+            &mut status,
+            &[(STALLED, ConditionStatus::True, reason, message)],
+            now,
+        );
     } else {
         remove(&mut status.conditions, STALLED);
     }
@@ -215,7 +299,9 @@ pub fn recovered(
     status.finished_at = spec.finished_at;
     status.gpu_seconds = Some(spec.gpu_seconds);
     if let (Some(start), Some(end)) = (spec.started_at, spec.finished_at) {
-        let millis = i64::try_from(end.duration_since(start).as_millis()).unwrap_or(i64::MAX).max(0);
+        let millis = i64::try_from(end.duration_since(start).as_millis())
+            .unwrap_or(i64::MAX)
+            .max(0);
         status.duration_millis = Some(millis);
         status.duration = Some(readable(millis));
     }
@@ -244,12 +330,18 @@ pub fn recovered(
 
 /// The form of digests in the API.
 pub fn shown_digest(digest: &crypto::DigestSet) -> DigestSet {
-    DigestSet { sha256: digest.sha256.clone(), blake3: digest.blake3.clone() }
+    DigestSet {
+        sha256: digest.sha256.clone(),
+        blake3: digest.blake3.clone(),
+    }
 }
 
 /// The known reason of that name; a head's own word never becomes a reason.
 pub fn reason_constant(name: &str) -> &'static str {
-    reasons::ALL.iter().find(|reason| reason.name == name).map_or(reasons::PROGRAM_FAILED, |reason| reason.name)
+    reasons::ALL
+        .iter()
+        .find(|reason| reason.name == name)
+        .map_or(reasons::PROGRAM_FAILED, |reason| reason.name)
 }
 
 /// A duration as `kubectl` would print it: `85ms`, `1.2s`, `3m20s`, `2h5m`.
@@ -281,7 +373,13 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_kubectl() {
-        for (millis, text) in [(0, "0ms"), (85, "85ms"), (1234, "1.2s"), (200_000, "3m20s"), (7_500_000, "2h5m")] {
+        for (millis, text) in [
+            (0, "0ms"),
+            (85, "85ms"),
+            (1234, "1.2s"),
+            (200_000, "3m20s"),
+            (7_500_000, "2h5m"),
+        ] {
             assert_eq!(readable(millis), text);
         }
     }
@@ -295,7 +393,11 @@ mod tests {
     #[test]
     fn a_wait_that_is_written_twice_changes_nothing() {
         let wait = Wait::for_head(reasons::HEADS_BUSY, "all busy".into());
-        let first = waiting(MamlWorkflowStatus::default(), &wait, Timestamp::from_second(1).expect("in range"));
+        let first = waiting(
+            MamlWorkflowStatus::default(),
+            &wait,
+            Timestamp::from_second(1).expect("in range"),
+        );
         let second = waiting(first.clone(), &wait, Timestamp::from_second(9).expect("in range"));
         assert_eq!(first, second);
     }

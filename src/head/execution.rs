@@ -90,7 +90,10 @@ pub mod reason {
     #[test]
     fn every_reason_of_a_head_is_documented() {
         for reason in ALL {
-            assert!(api::reasons::ALL.iter().any(|known| known.name == reason), "{reason}");
+            assert!(
+                api::reasons::ALL.iter().any(|known| known.name == reason),
+                "{reason}"
+            );
         }
     }
 }

@@ -145,7 +145,7 @@ def harvest(names: list[str] | None, namespace: dict[str, Any]) -> bytes:
             json.dumps(plain[key], ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise NotJson(f"`{key}` holds text that is not Unicode") from None
-    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True).encode()
 
 
 def as_json(value: Any, where: str, depth: int) -> Any:
@@ -161,7 +161,8 @@ def as_json(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise NotJson(f"{where} is {value}, which JSON has no number for")
-        return float(value)
+        # JSON has one kind of number; a cluster's API writes 1.0 as 1. As signed here, so it can be read back there.
+        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
     if isinstance(value, dict):
         plain = {}
         for key, item in value.items():
