@@ -114,15 +114,25 @@ pub async fn requests_until(log: &Path, user: &str, marker: &str) -> Vec<Request
             requests.extend(request_of(&line, user));
         }
     };
-    timeout(DEADLINE, read).await.unwrap_or_else(|_| panic!("{marker} never came into {}", log.display()));
+    timeout(DEADLINE, read)
+        .await
+        .unwrap_or_else(|_| panic!("{marker} never came into {}", log.display()));
     requests
 }
 
 /// The files that the log was moved to when it had grown: `audit-TIME.log` beside `audit.log`.
 fn rotated(log: &Path) -> Vec<PathBuf> {
     let stem = log.file_stem().unwrap_or_default().to_string_lossy().into_owned() + "-";
-    let entries = log.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    let is_old = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&stem));
+    let entries = log
+        .parent()
+        .and_then(|folder| std::fs::read_dir(folder).ok())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_old = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with(&stem))
+    };
     entries.map(|entry| entry.path()).filter(is_old).collect()
 }
 

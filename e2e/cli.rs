@@ -47,7 +47,11 @@ pub async fn answer(mut command: Command) -> Answer {
         .unwrap_or_else(|_| panic!("{shown}: not within {} s", DEADLINE.as_secs()))
         .unwrap_or_else(|error| panic!("{shown}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Answer { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    Answer {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// `CHIMERA_BIN`, or what cargo built beside the test itself.
@@ -57,7 +61,15 @@ fn binary() -> PathBuf {
     }
     let test = std::env::current_exe().expect("a process knows its program");
     // target/debug/deps/TEST-HASH
-    let built = test.ancestors().nth(2).expect("cargo puts tests two folders below its target folder").join("chimera");
-    assert!(built.exists(), "there is no {}: `cargo build -p chimera` first, or name one in CHIMERA_BIN", built.display());
+    let built = test
+        .ancestors()
+        .nth(2)
+        .expect("cargo puts tests two folders below its target folder")
+        .join("chimera");
+    assert!(
+        built.exists(),
+        "there is no {}: `cargo build -p chimera` first, or name one in CHIMERA_BIN",
+        built.display()
+    );
     built
 }

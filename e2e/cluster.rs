@@ -20,7 +20,9 @@ pub async fn config() -> Config {
     );
     // The second and later tests of a process find it installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    Config::from_kubeconfig(&KubeConfigOptions::default()).await.expect("KUBECONFIG names a usable kubeconfig")
+    Config::from_kubeconfig(&KubeConfigOptions::default())
+        .await
+        .expect("KUBECONFIG names a usable kubeconfig")
 }
 
 /// A client with the rights of the kubeconfig's user, who must be the cluster's administrator.
@@ -47,13 +49,23 @@ pub fn is_local() -> bool {
 /// The operator's pods that are not being deleted.
 pub async fn operator_pods(client: &Client) -> Vec<Pod> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
-    let list = pods.list(&ListParams::default().labels(OPERATOR_PODS)).await.expect("the operator's pods can be listed");
-    list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+    let list = pods
+        .list(&ListParams::default().labels(OPERATOR_PODS))
+        .await
+        .expect("the operator's pods can be listed");
+    list.items
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .collect()
 }
 
 /// The operator's one pod.
 pub async fn operator_pod(client: &Client) -> Pod {
     let mut pods = operator_pods(client).await;
-    assert_eq!(pods.len(), 1, "one operator pod in {OPERATOR_NAMESPACE}: is the chart installed?");
+    assert_eq!(
+        pods.len(),
+        1,
+        "one operator pod in {OPERATOR_NAMESPACE}: is the chart installed?"
+    );
     pods.remove(0)
 }

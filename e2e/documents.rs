@@ -57,7 +57,9 @@ impl Document {
         let execute = serde_json::to_string(&self.execute).expect("texts are JSON");
         let requires = self.requires.as_deref().unwrap_or_default();
         let section = |title: &str, schema: &Option<Value>| {
-            schema.as_ref().map_or_else(String::new, |schema| format!("\n## {title}\n\n```json\n{schema:#}\n```\n"))
+            schema.as_ref().map_or_else(String::new, |schema| {
+                format!("\n## {title}\n\n```json\n{schema:#}\n```\n")
+            })
         };
         format!(
             "---\nmaml_version: \"2.0.0\"\nid: \"urn:uuid:9a1f7c52-03b4-4d6e-8f10-6b5a4c3d2e01\"\ntype: workflow\n\
@@ -86,8 +88,10 @@ pub fn small() -> Document {
 
 /// Says `begun`, works for that many seconds, then answers.
 pub fn lasting(seconds: u32) -> Document {
-    Document::python(&format!("import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nanswer = 42"))
-        .outputs(json!({"type": "object", "properties": {"answer": {"const": 42}}, "required": ["answer"]}))
+    Document::python(&format!(
+        "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nanswer = 42"
+    ))
+    .outputs(json!({"type": "object", "properties": {"answer": {"const": 42}}, "required": ["answer"]}))
 }
 
 /// Refused: its version does not exist. `filler` makes it as large as wanted.

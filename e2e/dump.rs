@@ -23,9 +23,18 @@ const SHOWN: usize = 6000;
 /// Dumps everything that may tell why a test failed. Never panics: the test's own message matters more.
 pub async fn namespace(client: &Client, name: &str) {
     let mut pieces = vec![
-        ("workflows.yaml".to_owned(), objects::<MamlWorkflow>(client, name).await),
-        ("heads.yaml".to_owned(), objects::<ChimeraHead>(client, name).await),
-        ("receipts.yaml".to_owned(), objects::<MuReceipt>(client, name).await),
+        (
+            "workflows.yaml".to_owned(),
+            objects::<MamlWorkflow>(client, name).await,
+        ),
+        (
+            "heads.yaml".to_owned(),
+            objects::<ChimeraHead>(client, name).await,
+        ),
+        (
+            "receipts.yaml".to_owned(),
+            objects::<MuReceipt>(client, name).await,
+        ),
         ("pods.yaml".to_owned(), objects::<Pod>(client, name).await),
         ("events.txt".to_owned(), events(client, name).await),
     ];
@@ -42,7 +51,10 @@ pub async fn namespace(client: &Client, name: &str) {
         }
     }
     if stored.is_ok() {
-        eprintln!("--- the namespace {name} was left as it is; dumped to {}", folder.display());
+        eprintln!(
+            "--- the namespace {name} was left as it is; dumped to {}",
+            folder.display()
+        );
     }
 }
 
@@ -56,16 +68,25 @@ fn folder() -> PathBuf {
 
 fn tail(text: &str) -> &str {
     let skip = text.chars().count().saturating_sub(SHOWN);
-    text.char_indices().nth(skip).map_or("", |(start, _)| &text[start..])
+    text.char_indices()
+        .nth(skip)
+        .map_or("", |(start, _)| &text[start..])
 }
 
 async fn objects<K>(client: &Client, namespace: &str) -> String
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     match api.list(&ListParams::default()).await {
-        Ok(list) => list.items.iter().map(|object| format!("---\n{}", yaml(object))).collect(),
+        Ok(list) => {
+            let all: Vec<_> = list.items.iter().map(yaml).collect();
+            all.join("---\n")
+        }
         Err(error) => format!("cannot be listed: {error}\n"),
     }
 }
@@ -79,11 +100,22 @@ async fn events(client: &Client, namespace: &str) -> String {
     let mut lines: Vec<_> = list
         .into_iter()
         .map(|event| {
-            let time = event.metadata.creation_timestamp.map(|time| time.0.to_string()).unwrap_or_default();
+            let time = event
+                .metadata
+                .creation_timestamp
+                .map(|time| time.0.to_string())
+                .unwrap_or_default();
             let about = event.regarding.unwrap_or_default();
-            let about = format!("{}/{}", about.kind.unwrap_or_default(), about.name.unwrap_or_default());
+            let about = format!(
+                "{}/{}",
+                about.kind.unwrap_or_default(),
+                about.name.unwrap_or_default()
+            );
             let (reason, note) = (event.reason.unwrap_or_default(), event.note.unwrap_or_default());
-            format!("{time} {} {about}: {reason}: {note}\n", event.type_.unwrap_or_default())
+            format!(
+                "{time} {} {about}: {reason}: {note}\n",
+                event.type_.unwrap_or_default()
+            )
         })
         .collect();
     lines.sort();
@@ -92,12 +124,21 @@ async fn events(client: &Client, namespace: &str) -> String {
 
 async fn logs(client: &Client, namespace: &str, which: &ListParams) -> Vec<(String, String)> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let Ok(list) = pods.list(which).await else { return Vec::new() };
+    let Ok(list) = pods.list(which).await else {
+        return Vec::new();
+    };
     let mut logs = Vec::new();
     for pod in list.items {
         let name = pod.metadata.name.unwrap_or_default();
-        for (previous, file) in [(false, format!("{name}.log")), (true, format!("{name}.previous.log"))] {
-            let params = LogParams { tail_lines: Some(LOG_LINES), previous, ..LogParams::default() };
+        for (previous, file) in [
+            (false, format!("{name}.log")),
+            (true, format!("{name}.previous.log")),
+        ] {
+            let params = LogParams {
+                tail_lines: Some(LOG_LINES),
+                previous,
+                ..LogParams::default()
+            };
             match pods.logs(&name, &params).await {
                 Ok(text) => logs.push((file, text)),
                 // Most containers never restarted.

@@ -27,12 +27,20 @@ impl Victim {
         let pod = cluster::operator_pod(client).await;
         let processes = if cluster::is_local() {
             let found = processes::of_pod(&pod.uid().unwrap_or_default());
-            assert!(!found.is_empty(), "no process of pod {} on this machine", pod.name_any());
+            assert!(
+                !found.is_empty(),
+                "no process of pod {} on this machine",
+                pod.name_any()
+            );
             found
         } else {
             Vec::new()
         };
-        Self { client: client.clone(), pod, processes }
+        Self {
+            client: client.clone(),
+            pod,
+            processes,
+        }
     }
 
     /// Kills it without warning: SIGKILL on the local cluster, elsewhere the pod is deleted without grace.
@@ -47,7 +55,10 @@ impl Victim {
         let before = restarts(&self.pod);
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), cluster::OPERATOR_NAMESPACE);
         let again = |pod: &Pod| {
-            let running = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+            let running = pod
+                .status
+                .as_ref()
+                .and_then(|status| status.container_statuses.as_ref());
             restarts(pod) > before && running.is_some_and(|all| all.iter().all(|container| container.ready))
         };
         wait::until(&pods, &self.pod.name_any(), "the killed operator is back", again).await;
@@ -55,7 +66,10 @@ impl Victim {
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let containers = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
     containers.map_or(0, |all| all.iter().map(|container| container.restart_count).sum())
 }
 
@@ -63,28 +77,43 @@ fn restarts(pod: &Pod) -> i32 {
 /// starts it again; a new pod begins without such a past.
 pub async fn fresh_operator(client: &Client) {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), cluster::OPERATOR_NAMESPACE);
-    let before = deployments.get(cluster::OPERATOR).await.expect("the operator's Deployment can be read");
+    let before = deployments
+        .get(cluster::OPERATOR)
+        .await
+        .expect("the operator's Deployment can be read");
     let annotation = |deployment: &Deployment| {
         let template = deployment.spec.as_ref()?.template.metadata.as_ref()?;
         template.annotations.as_ref()?.get(FRESH)?.parse::<u64>().ok()
     };
     let count = annotation(&before).unwrap_or(0) + 1;
     let change = json!({"spec": {"template": {"metadata": {"annotations": {FRESH: count.to_string()}}}}});
-    let patched = deployments.patch(cluster::OPERATOR, &PatchParams::default(), &Patch::Merge(change)).await;
-    let generation = patched.expect("the operator's Deployment can be changed").metadata.generation;
-    wait::until(&deployments, cluster::OPERATOR, "the new operator is the only one", |deployment| {
-        let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-        deployment.status.as_ref().is_some_and(|status| {
-            status.observed_generation >= generation
-                && status.updated_replicas == wanted
-                && status.available_replicas == wanted
-                && status.replicas == wanted
-        })
-    })
+    let patched = deployments
+        .patch(cluster::OPERATOR, &PatchParams::default(), &Patch::Merge(change))
+        .await;
+    let generation = patched
+        .expect("the operator's Deployment can be changed")
+        .metadata
+        .generation;
+    wait::until(
+        &deployments,
+        cluster::OPERATOR,
+        "the new operator is the only one",
+        |deployment| {
+            let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+            deployment.status.as_ref().is_some_and(|status| {
+                status.observed_generation >= generation
+                    && status.updated_replicas == wanted
+                    && status.available_replicas == wanted
+                    && status.replicas == wanted
+            })
+        },
+    )
     .await;
     // The Deployment no longer counts a pod that is about to end, but such a pod may still hold the Lease.
     let pods: Api<Pod> = Api::namespaced(client.clone(), cluster::OPERATOR_NAMESPACE);
-    let all = pods.list(&kube::api::ListParams::default().labels(cluster::OPERATOR_PODS)).await;
+    let all = pods
+        .list(&kube::api::ListParams::default().labels(cluster::OPERATOR_PODS))
+        .await;
     for pod in all.expect("the operator's pods can be listed").items {
         if pod.metadata.deletion_timestamp.is_some() {
             wait::until_gone(&pods, &pod.name_any()).await;
@@ -96,8 +125,13 @@ pub async fn fresh_operator(client: &Client) {
 pub async fn delete_by_force(client: &Client, pod: &Pod) {
     let namespace = pod.namespace().expect("a stored pod has a namespace");
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let how = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
-    pods.delete(&pod.name_any(), &how).await.unwrap_or_else(|error| panic!("delete {}: {error}", pod.name_any()));
+    let how = DeleteParams {
+        grace_period_seconds: Some(0),
+        ..DeleteParams::background()
+    };
+    pods.delete(&pod.name_any(), &how)
+        .await
+        .unwrap_or_else(|error| panic!("delete {}: {error}", pod.name_any()));
 }
 
 /// A device of the local cluster's device plugin that is Unhealthy for as long as this lives, whatever becomes of the test.
@@ -112,7 +146,10 @@ impl BrokenDevice {
     }
 
     fn set_health(&self, health: &str) -> bool {
-        Command::new("device-plugin").args(["health", &self.0, health]).status().is_ok_and(|status| status.success())
+        Command::new("device-plugin")
+            .args(["health", &self.0, health])
+            .status()
+            .is_ok_and(|status| status.success())
     }
 }
 

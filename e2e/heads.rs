@@ -28,7 +28,10 @@ pub fn small(name: &str) -> ChimeraHead {
             spares: 0,
             image: None,
             gpu: None,
-            workers: Workers { warm: 2, preload: Vec::new() },
+            workers: Workers {
+                warm: 2,
+                preload: Vec::new(),
+            },
             resources: Some(Resources {
                 requests: Some(amounts(Some("10m"), "32Mi", "16Mi")),
                 limits: Some(amounts(None, "4Gi", "1Gi")),
@@ -45,7 +48,11 @@ pub fn small(name: &str) -> ChimeraHead {
 /// A small head whose pods have one GPU each.
 pub fn with_gpu(name: &str) -> ChimeraHead {
     let mut head = small(name);
-    head.spec.gpu = Some(Gpu { count: 1, resource_name: "nvidia.com/gpu".to_owned(), runtime_class_name: None });
+    head.spec.gpu = Some(Gpu {
+        count: 1,
+        resource_name: "nvidia.com/gpu".to_owned(),
+        runtime_class_name: None,
+    });
     head
 }
 
@@ -74,7 +81,10 @@ pub async fn ready(space: &Namespace, name: &str) -> ChimeraHead {
 pub async fn pods(space: &Namespace, head: &str) -> Vec<Pod> {
     let which = ListParams::default().labels(&format!("{}={head}", names::HEAD_LABEL));
     let list = space.api::<Pod>().list(&which).await.expect("pods can be listed");
-    list.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
+    list.items
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .collect()
 }
 
 /// Names, UIDs and restarts of a head's pods: the same before and after, if nothing happened to them.
@@ -83,9 +93,16 @@ pub async fn fingerprint(space: &Namespace, head: &str) -> Vec<(String, String, 
         .await
         .into_iter()
         .map(|pod| {
-            let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+            let containers = pod
+                .status
+                .and_then(|status| status.container_statuses)
+                .unwrap_or_default();
             let restarts = containers.iter().map(|container| container.restart_count).sum();
-            (pod.metadata.name.unwrap_or_default(), pod.metadata.uid.unwrap_or_default(), restarts)
+            (
+                pod.metadata.name.unwrap_or_default(),
+                pod.metadata.uid.unwrap_or_default(),
+                restarts,
+            )
         })
         .collect();
     all.sort();

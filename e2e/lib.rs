@@ -3,7 +3,10 @@
 //! The cluster is the one of `KUBECONFIG`, with the chart installed in `chimera-system`. Nothing is simulated here, and
 //! nothing waits by sleeping. What cannot be done panics: the answer that a test has to give.
 
-#![allow(clippy::missing_panics_doc, reason = "every function here ends a test by a panic when it cannot go on")]
+#![allow(
+    clippy::missing_panics_doc,
+    reason = "every function here ends a test by a panic when it cannot go on"
+)]
 
 pub mod audit;
 pub mod cli;

@@ -30,7 +30,7 @@ pub struct Namespace {
 /// Runs a test in a namespace of its own.
 pub async fn in_namespace(stem: &str, test: impl AsyncFnOnce(&Namespace)) {
     let space = Namespace::create(cluster::client().await, stem).await;
-    match AssertUnwindSafe(test(&space)).catch_unwind().await {
+    match AssertUnwindSafe(Box::pin(test(&space))).catch_unwind().await {
         Ok(()) => space.delete().await,
         Err(panic) => {
             dump::namespace(&space.client, &space.name).await;
@@ -43,21 +43,48 @@ impl Namespace {
     /// Makes a namespace `e2e-STEM`, or the first free of `e2e-STEM-2`, `e2e-STEM-3` and so on: the API server decides
     /// which name is free, so that neither chance nor a clock is needed.
     pub async fn create(client: Client, stem: &str) -> Self {
-        let namespaces: Api<Object> = Api::all(client.clone());
-        for count in 1.. {
-            let name = if count == 1 { format!("e2e-{stem}") } else { format!("e2e-{stem}-{count}") };
-            match namespaces.create(&PostParams::default(), &restricted(&name)).await {
-                Ok(_) => {
-                    let space = Self { name, client };
-                    // Pods are refused before it is there.
-                    wait::until::<ServiceAccount>(&space.api(), "default", "the default service account", |_| true).await;
-                    return space;
-                }
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                Err(error) => panic!("create namespace {name}: {error}"),
+        let later = (2..).map(|count| format!("e2e-{stem}-{count}"));
+        for name in std::iter::once(format!("e2e-{stem}")).chain(later) {
+            let space = Self {
+                name,
+                client: client.clone(),
+            };
+            if space.try_create().await {
+                return space;
             }
         }
         unreachable!("there is no end to numbers")
+    }
+
+    /// Deletes the namespace and makes it again under the same name: for everything that remembers names.
+    pub async fn recreate(&self) {
+        self.delete().await;
+        wait::until_gone(&Api::<Object>::all(self.client.clone()), &self.name).await;
+        assert!(
+            self.try_create().await,
+            "somebody else made namespace {}",
+            self.name
+        );
+    }
+
+    /// Creates it, unless there is one of that name.
+    async fn try_create(&self) -> bool {
+        let namespaces: Api<Object> = Api::all(self.client.clone());
+        match namespaces
+            .create(&PostParams::default(), &restricted(&self.name))
+            .await
+        {
+            Ok(_) => {
+                // Pods are refused before it is there.
+                wait::until::<ServiceAccount>(&self.api(), "default", "the default service account", |_| {
+                    true
+                })
+                .await;
+                true
+            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => false,
+            Err(error) => panic!("create namespace {}: {error}", self.name),
+        }
     }
 
     /// The objects of one kind in the namespace.
@@ -71,7 +98,11 @@ impl Namespace {
     /// Creates an object here.
     pub async fn create_object<K>(&self, object: &K) -> K
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
     {
         let name = object.meta().name.clone().unwrap_or_default();
         let created = self.api().create(&PostParams::default(), object).await;
@@ -99,7 +130,12 @@ fn restricted(name: &str) -> Object {
     Object {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect::<BTreeMap<_, _>>()),
+            labels: Some(
+                labels
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into_iter()
+                    .collect::<BTreeMap<_, _>>(),
+            ),
             ..ObjectMeta::default()
         },
         ..Object::default()

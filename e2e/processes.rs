@@ -18,8 +18,13 @@ pub fn of_pod(uid: &str) -> Vec<Process> {
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         slices.iter().any(|slice| groups.contains(slice))
     };
-    let is_pause = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/pause"));
-    numbers.filter(in_pod).filter(|pid| !is_pause(pid)).map(Process).collect()
+    let is_pause =
+        |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"/pause"));
+    numbers
+        .filter(in_pod)
+        .filter(|pid| !is_pause(pid))
+        .map(Process)
+        .collect()
 }
 
 impl Process {
@@ -33,14 +38,22 @@ impl Process {
     pub fn peak_memory(self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+        line.split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
     }
 
     /// CPU seconds that all processes of its container used, those that ended included.
     pub fn container_cpu_seconds(self) -> Option<f64> {
         let (version, folder) = self.control_group("cpuacct")?;
         let nanos: u64 = if version == 1 {
-            fs::read_to_string(folder.join("cpuacct.usage")).ok()?.trim().parse().ok()?
+            fs::read_to_string(folder.join("cpuacct.usage"))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()?
         } else {
             let stat = fs::read_to_string(folder.join("cpu.stat")).ok()?;
             let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?;
@@ -54,7 +67,11 @@ impl Process {
     /// The most memory that all processes of its container held at once, in bytes; the file cache counts too.
     pub fn container_peak_memory(self) -> Option<u64> {
         let (version, folder) = self.control_group("memory")?;
-        let file = if version == 1 { "memory.max_usage_in_bytes" } else { "memory.peak" };
+        let file = if version == 1 {
+            "memory.max_usage_in_bytes"
+        } else {
+            "memory.peak"
+        };
         fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
     }
 
@@ -66,8 +83,12 @@ impl Process {
             let mut fields = line.splitn(3, ':');
             let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
             if controllers.split(',').any(|name| name == controller) {
-                let folders = [controllers, controller].map(|name| PathBuf::from(format!("/sys/fs/cgroup/{name}{path}")));
-                return folders.into_iter().find(|folder| folder.exists()).map(|folder| (1, folder));
+                let folders = [controllers, controller]
+                    .map(|name| PathBuf::from(format!("/sys/fs/cgroup/{name}{path}")));
+                return folders
+                    .into_iter()
+                    .find(|folder| folder.exists())
+                    .map(|folder| (1, folder));
             }
             if controllers.is_empty() {
                 unified = Some((2, PathBuf::from(format!("/sys/fs/cgroup{path}"))));

@@ -2,9 +2,7 @@
 
 use api::{
     Condition, ConditionStatus, MamlWorkflow, MamlWorkflowSpec, MamlWorkflowStatus, MuReceipt,
-    condition::{
-        ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, VERIFIED, find, is_true,
-    },
+    condition::{ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, VERIFIED, find, is_true},
     maml_workflow::Source,
     mu_receipt::ReceiptResult,
     names, reasons,
@@ -22,8 +20,17 @@ use crate::{Namespace, wait};
 
 /// A workflow with that document in it.
 pub fn workflow(name: &str, document: impl Into<String>) -> MamlWorkflow {
-    let source = Source { inline: Some(document.into()), config_map_ref: None };
-    MamlWorkflow::new(name, MamlWorkflowSpec { source, ..MamlWorkflowSpec::default() })
+    let source = Source {
+        inline: Some(document.into()),
+        config_map_ref: None,
+    };
+    MamlWorkflow::new(
+        name,
+        MamlWorkflowSpec {
+            source,
+            ..MamlWorkflowSpec::default()
+        },
+    )
 }
 
 /// The workflow's status; empty before the operator wrote one.
@@ -39,9 +46,12 @@ pub async fn run(space: &Namespace, workflow: MamlWorkflow) -> MamlWorkflow {
 
 /// Waits until the workflow's present run is over and signed.
 pub async fn complete(space: &Namespace, name: &str) -> MamlWorkflow {
-    wait::until(&space.api::<MamlWorkflow>(), name, "its run is complete", |workflow| {
-        is_current(workflow) && is_true(&status(workflow).conditions, COMPLETE)
-    })
+    wait::until(
+        &space.api::<MamlWorkflow>(),
+        name,
+        "its run is complete",
+        |workflow| is_current(workflow) && is_true(&status(workflow).conditions, COMPLETE),
+    )
     .await
 }
 
@@ -55,15 +65,21 @@ pub async fn running(space: &Namespace, name: &str) -> MamlWorkflow {
 
 /// Waits until a condition of the workflow's present run has that reason.
 pub async fn says_why(space: &Namespace, name: &str, condition: &str, reason: &str) -> MamlWorkflow {
-    wait::until(&space.api::<MamlWorkflow>(), name, &format!("{condition} says {reason}"), |workflow| {
-        is_current(workflow)
-            && find(&status(workflow).conditions, condition).is_some_and(|found| found.reason == reason)
-    })
+    wait::until(
+        &space.api::<MamlWorkflow>(),
+        name,
+        &format!("{condition} says {reason}"),
+        |workflow| {
+            is_current(workflow)
+                && find(&status(workflow).conditions, condition).is_some_and(|found| found.reason == reason)
+        },
+    )
     .await
 }
 
 fn says(workflow: &MamlWorkflow, type_: &str, is: ConditionStatus, reason: &str) -> bool {
-    find(&status(workflow).conditions, type_).is_some_and(|found| found.status == is && found.reason == reason)
+    find(&status(workflow).conditions, type_)
+        .is_some_and(|found| found.status == is && found.reason == reason)
 }
 
 /// Whether the status speaks of the present spec and annotations.
@@ -82,13 +98,20 @@ pub fn condition(workflow: &MamlWorkflow, type_: &str) -> Condition {
 
 /// Sets an annotation.
 pub async fn annotate(space: &Namespace, name: &str, annotation: &str, value: &str) -> MamlWorkflow {
-    patch(space, name, json!({"metadata": {"annotations": {annotation: value}}})).await
+    patch(
+        space,
+        name,
+        json!({"metadata": {"annotations": {annotation: value}}}),
+    )
+    .await
 }
 
 /// Changes a workflow by a merge patch.
 pub async fn patch(space: &Namespace, name: &str, change: Value) -> MamlWorkflow {
     let api = space.api::<MamlWorkflow>();
-    let patched = api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await;
+    let patched = api
+        .patch(name, &PatchParams::default(), &Patch::Merge(change))
+        .await;
     patched.unwrap_or_else(|error| panic!("patch {name}: {error}"))
 }
 
@@ -97,12 +120,19 @@ pub async fn printed(space: &Namespace, workflow: &MamlWorkflow, beginning: &str
     let status = status(workflow);
     let pod = status.head.expect("a head runs it, or ran it").pod;
     let run_id = status.run_id.expect("a run has an id");
-    let params = LogParams { follow: true, ..LogParams::default() };
+    let params = LogParams {
+        follow: true,
+        ..LogParams::default()
+    };
     let log = space.api::<Pod>().log_stream(&pod, &params).await;
-    let mut lines = log.unwrap_or_else(|error| panic!("the log of {pod}: {error}")).lines();
+    let mut lines = log
+        .unwrap_or_else(|error| panic!("the log of {pod}: {error}"))
+        .lines();
     let find = async {
         while let Some(line) = lines.try_next().await.expect("the log can be read") {
-            let Ok(entry) = serde_json::from_str::<Value>(&line) else { continue };
+            let Ok(entry) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
             let text = entry["line"].as_str().unwrap_or_default();
             if entry["runId"] == run_id.as_str() && text.starts_with(beginning) {
                 return text.to_owned();
@@ -118,21 +148,38 @@ pub async fn printed(space: &Namespace, workflow: &MamlWorkflow, beginning: &str
 pub async fn receipts(space: &Namespace, workflow: &MamlWorkflow) -> Vec<MuReceipt> {
     let uid = workflow.uid().expect("a stored object has a UID");
     let which = ListParams::default().labels(&format!("{}={uid}", names::WORKFLOW_UID_LABEL));
-    space.api::<MuReceipt>().list(&which).await.expect("receipts can be listed").items
+    space
+        .api::<MuReceipt>()
+        .list(&which)
+        .await
+        .expect("receipts can be listed")
+        .items
 }
 
 /// The receipt that the workflow's status names, once the operator's audit has verified it.
 pub async fn verified_receipt(space: &Namespace, workflow: &MamlWorkflow) -> MuReceipt {
     let reference = status(workflow).receipt_ref;
     let reference = reference.unwrap_or_else(|| panic!("no receiptRef in:\n{}", wait::yaml(workflow)));
-    let receipt = wait::until(&space.api::<MuReceipt>(), &reference.name, "the audit has spoken", |receipt| {
-        receipt.status.as_ref().is_some_and(|status| find(&status.conditions, VERIFIED).is_some())
-    })
+    let receipt = wait::until(
+        &space.api::<MuReceipt>(),
+        &reference.name,
+        "the audit has spoken",
+        |receipt| {
+            receipt
+                .status
+                .as_ref()
+                .is_some_and(|status| find(&status.conditions, VERIFIED).is_some())
+        },
+    )
     .await;
     assert_eq!(receipt.uid().as_deref(), Some(reference.uid.as_str()));
     let conditions = receipt.status.clone().unwrap_or_default().conditions;
     for type_ in [VERIFIED, READY] {
-        assert!(is_true(&conditions, type_), "{type_} of\n{}", wait::yaml(&receipt));
+        assert!(
+            is_true(&conditions, type_),
+            "{type_} of\n{}",
+            wait::yaml(&receipt)
+        );
     }
     receipt
 }
@@ -148,7 +195,10 @@ pub async fn assert_succeeded(space: &Namespace, workflow: &MamlWorkflow) -> MuR
         (COMPLETE, reasons::FINISHED),
         (READY, reasons::SUCCEEDED),
     ] {
-        assert!(says(workflow, type_, ConditionStatus::True, reason), "{type_} is not True, {reason}:\n{shown}");
+        assert!(
+            says(workflow, type_, ConditionStatus::True, reason),
+            "{type_} is not True, {reason}:\n{shown}"
+        );
     }
     assert!(find(&status(workflow).conditions, STALLED).is_none(), "{shown}");
     let receipt = verified_receipt(space, workflow).await;
@@ -168,12 +218,20 @@ pub async fn assert_failed(space: &Namespace, workflow: &MamlWorkflow, reason: &
         (READY, ConditionStatus::False, reason),
         (STALLED, ConditionStatus::True, reason),
     ] {
-        assert!(says(workflow, type_, is, reason), "{type_} is not {}, {reason}:\n{shown}", is.as_str());
+        assert!(
+            says(workflow, type_, is, reason),
+            "{type_} is not {}, {reason}:\n{shown}",
+            is.as_str()
+        );
     }
     let receipt = verified_receipt(space, workflow).await;
     assert_agree(workflow, &receipt);
     assert_eq!(receipt.spec.result, ReceiptResult::Error);
-    let error = receipt.spec.error.clone().expect("an Error receipt names the cause");
+    let error = receipt
+        .spec
+        .error
+        .clone()
+        .expect("an Error receipt names the cause");
     assert_eq!(error.reason, reason, "{shown}");
     receipt
 }
@@ -188,6 +246,12 @@ fn assert_agree(workflow: &MamlWorkflow, receipt: &MuReceipt) {
     assert_eq!(spec.submitter, workflow.spec.submitter);
     assert_eq!(spec.act_as, workflow.spec.act_as);
     assert_eq!(spec.algorithm, "ML-DSA-87");
-    assert_eq!(receipt.labels().get(names::RESULT_LABEL).map(String::as_str), Some(spec.result.as_str()));
-    assert!(receipt.owner_references().is_empty(), "a receipt outlives its workflow");
+    assert_eq!(
+        receipt.labels().get(names::RESULT_LABEL).map(String::as_str),
+        Some(spec.result.as_str())
+    );
+    assert!(
+        receipt.owner_references().is_empty(),
+        "a receipt outlives its workflow"
+    );
 }

@@ -11,14 +11,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 /// How long anything may take. Far more than it does: the machine may be busy with other tests and with builds.
-pub const DEADLINE: Duration = Duration::from_secs(150);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits until the object exists and `holds` is true of it.
 pub async fn until<K>(api: &Api<K>, name: &str, what: &str, holds: impl Fn(&K) -> bool) -> K
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
 {
-    let found = watch(api, name, what, |object| object.is_some_and(&holds)).await;
+    // Boxed, like every wait: the state of a watch is large, and tests hold many.
+    let found = Box::pin(watch(api, name, what, |object| object.is_some_and(&holds))).await;
     found.expect("a predicate that holds had an object")
 }
 
@@ -27,7 +28,7 @@ pub async fn until_gone<K>(api: &Api<K>, name: &str)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
 {
-    watch(api, name, "it is gone", |object| object.is_none()).await;
+    Box::pin(watch(api, name, "it is gone", |object| object.is_none())).await;
 }
 
 async fn watch<K>(api: &Api<K>, name: &str, what: &str, holds: impl Fn(Option<&K>) -> bool) -> Option<K>
@@ -47,7 +48,11 @@ where
             Ok(None) => panic!("the watch of {name} ended"),
             Err(_) => {
                 let seen = last.map_or_else(|| "no such object".to_owned(), |object| yaml(&object));
-                panic!("{} {name}: {what}: not within {} s; last seen:\n{seen}", K::kind(&()), DEADLINE.as_secs());
+                panic!(
+                    "{} {name}: {what}: not within {} s; last seen:\n{seen}",
+                    K::kind(&()),
+                    DEADLINE.as_secs()
+                );
             }
         }
     }
@@ -72,7 +77,10 @@ pub async fn until_answered(what: &str, mut ask: impl AsyncFnMut() -> bool) {
 /// An object as a person reads it.
 pub fn yaml<T: Serialize>(object: &T) -> String {
     let mut value = serde_json::to_value(object).unwrap_or_default();
-    if let Some(metadata) = value.pointer_mut("/metadata").and_then(serde_json::Value::as_object_mut) {
+    if let Some(metadata) = value
+        .pointer_mut("/metadata")
+        .and_then(serde_json::Value::as_object_mut)
+    {
         metadata.remove("managedFields");
     }
     // Two hundred lines of base64 help nobody.

@@ -21,6 +21,10 @@ impl Quantiles {
             let rank = (values.len() * hundredths).div_ceil(100).max(1);
             values.get(rank - 1).copied().unwrap_or_default()
         };
-        Self { p50: at(50), p90: at(90), p99: at(99) }
+        Self {
+            p50: at(50),
+            p90: at(90),
+            p99: at(99),
+        }
     }
 }

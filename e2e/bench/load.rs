@@ -77,11 +77,16 @@ impl Signed {
     /// Begins to watch the namespace. What is Signed already is not reported again.
     pub async fn watch(space: &Namespace) -> Self {
         let api = space.api::<MamlWorkflow>();
-        let old = api.list(&ListParams::default()).await.expect("workflows can be listed");
+        let old = api
+            .list(&ListParams::default())
+            .await
+            .expect("workflows can be listed");
         let mut known: Vec<_> = old.items.iter().map(ResourceExt::name_any).collect();
         let (sender, receiver) = unbounded_channel();
         tokio::spawn(async move {
-            let stream = watcher(api, watcher::Config::default()).default_backoff().applied_objects();
+            let stream = watcher(api, watcher::Config::default())
+                .default_backoff()
+                .applied_objects();
             pin_mut!(stream);
             while let Some(event) = stream.next().await {
                 let (at, seen) = (Instant::now(), Timestamp::now());
@@ -89,7 +94,15 @@ impl Signed {
                 let (name, status) = (workflow.name_any(), runs::status(&workflow));
                 if is_true(&status.conditions, SIGNED) && !known.contains(&name) {
                     known.push(name.clone());
-                    if sender.send(Sight { name, at, seen, status }).is_err() {
+                    if sender
+                        .send(Sight {
+                            name,
+                            at,
+                            seen,
+                            status,
+                        })
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -119,7 +132,9 @@ impl Signed {
         let mut last = begun;
         while finished.len() < count {
             let sight = self.next().await;
-            let Some(birth) = births.get(&sight.name) else { continue };
+            let Some(birth) = births.get(&sight.name) else {
+                continue;
+            };
             last = last.max(sight.at);
             finished.push(sight.since(birth));
         }
@@ -128,7 +143,8 @@ impl Signed {
 
     async fn next(&mut self) -> Sight {
         let next = timeout(DEADLINE, self.0.recv()).await;
-        next.expect("a run is signed within the deadline").expect("the watch goes on")
+        next.expect("a run is signed within the deadline")
+            .expect("the watch goes on")
     }
 }
 
@@ -143,7 +159,11 @@ async fn create(space: &Namespace, name: &str) -> Birth {
     let workflow = runs::workflow(name, documents::small());
     let asked = Instant::now();
     space.create_object(&workflow).await;
-    Birth { asked, took: asked.elapsed(), created: Timestamp::now() }
+    Birth {
+        asked,
+        took: asked.elapsed(),
+        created: Timestamp::now(),
+    }
 }
 
 impl Sight {

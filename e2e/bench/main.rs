@@ -70,6 +70,9 @@ struct Load {
     stages: Vec<Stage>,
 }
 
+/// Milliseconds of one part of a run, if both its ends are known.
+type Measure = fn(&Finished) -> Option<f64>;
+
 /// A part of that time, by the clocks of the client, the operator and the head.
 #[derive(Debug, Serialize)]
 struct Stage {
@@ -102,7 +105,11 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
     heads::start(space, head).await;
     // Not counted: the first runs find the operator's connections to the new pods still being made.
     for index in 0..4 {
-        runs::run(space, runs::workflow(&format!("warm-{index}"), documents::small())).await;
+        runs::run(
+            space,
+            runs::workflow(&format!("warm-{index}"), documents::small()),
+        )
+        .await;
     }
     let consumers = consumers(space).await;
     let before = usage::cpu(&space.client, &consumers).await;
@@ -110,19 +117,29 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
     let sequential = load(signed.one_after_another(space, arguments.sequential).await);
     let burst = load(signed.at_once(space, arguments.burst).await);
     let usage = usage::since(&space.client, &consumers, &before).await;
-    Report { replicas: arguments.replicas, workers: arguments.workers, sequential, burst, usage }
+    Report {
+        replicas: arguments.replicas,
+        workers: arguments.workers,
+        sequential,
+        burst,
+        usage,
+    }
 }
 
 async fn consumers(space: &Namespace) -> Vec<Consumer> {
-    let mut consumers = vec![Consumer::new("controller", &cluster::operator_pod(&space.client).await)];
+    let mut consumers = vec![Consumer::new(
+        "controller",
+        &cluster::operator_pod(&space.client).await,
+    )];
     let heads = heads::pods(space, "bench").await;
     consumers.extend(heads.iter().map(|pod| Consumer::new("head", pod)));
     consumers
 }
 
 fn load((finished, seconds): (Vec<Finished>, f64)) -> Load {
-    let quantiles = |of: &dyn Fn(&Finished) -> Option<f64>| Quantiles::of(finished.iter().filter_map(of).collect());
-    let stages: [(&'static str, fn(&Finished) -> Option<f64>); 5] = [
+    let quantiles =
+        |of: &dyn Fn(&Finished) -> Option<f64>| Quantiles::of(finished.iter().filter_map(of).collect());
+    let stages: [(&'static str, Measure); 5] = [
         ("create request", |run| Some(run.create_millis)),
         ("created to head claimed", Finished::to_scheduled),
         ("claimed to program started", Finished::to_started),
@@ -136,14 +153,26 @@ fn load((finished, seconds): (Vec<Finished>, f64)) -> Load {
         failed: finished.iter().filter(|run| !run.succeeded).count(),
         runs_per_second,
         signed: quantiles(&|run| Some(run.signed_millis)),
-        stages: stages.into_iter().map(|(name, of)| Stage { name, time: quantiles(&of) }).collect(),
+        stages: stages
+            .into_iter()
+            .map(|(name, of)| Stage {
+                name,
+                time: quantiles(&of),
+            })
+            .collect(),
     }
 }
 
 fn text(report: &Report) -> String {
     use std::fmt::Write as _;
-    let mut text = format!("{} head pods, {} runs at once each\n", report.replicas, report.workers);
-    for (title, load) in [("one after another", &report.sequential), ("at once", &report.burst)] {
+    let mut text = format!(
+        "{} head pods, {} runs at once each\n",
+        report.replicas, report.workers
+    );
+    for (title, load) in [
+        ("one after another", &report.sequential),
+        ("at once", &report.burst),
+    ] {
         let _ = write!(
             text,
             "\n{} documents {title}: {:.1} runs/s, {} failed\n{:32}{:>9}{:>9}{:>9}\n",
@@ -151,13 +180,27 @@ fn text(report: &Report) -> String {
         );
         let rows = [("creation to Signed", &load.signed)].into_iter();
         for (name, time) in rows.chain(load.stages.iter().map(|stage| (stage.name, &stage.time))) {
-            let _ = writeln!(text, "{name:32}{:>9.1}{:>9.1}{:>9.1}", time.p50, time.p90, time.p99);
+            let _ = writeln!(
+                text,
+                "{name:32}{:>9.1}{:>9.1}{:>9.1}",
+                time.p50, time.p90, time.p99
+            );
         }
     }
-    let _ = writeln!(text, "\n{:32}{:>12}{:>14}", "while measured", "CPU seconds", "peak MiB");
+    let _ = writeln!(
+        text,
+        "\n{:32}{:>12}{:>14}",
+        "while measured", "CPU seconds", "peak MiB"
+    );
     for usage in &report.usage {
         let shown = |value: Option<f64>| value.map_or_else(|| "?".to_owned(), |value| format!("{value:.1}"));
-        let _ = writeln!(text, "{:32}{:>12}{:>14}", usage.name, shown(usage.cpu_seconds), shown(usage.peak_mib));
+        let _ = writeln!(
+            text,
+            "{:32}{:>12}{:>14}",
+            usage.name,
+            shown(usage.cpu_seconds),
+            shown(usage.peak_mib)
+        );
     }
     text
 }

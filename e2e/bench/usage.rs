@@ -57,7 +57,11 @@ pub async fn since(client: &Client, consumers: &[Consumer], before: &[Option<f64
     for (consumer, before) in consumers.iter().zip(before) {
         let (cpu, peak_mib) = now(client, consumer).await;
         let cpu_seconds = cpu.zip(*before).map(|(now, before)| now - before);
-        all.push(Usage { name: consumer.name.clone(), cpu_seconds, peak_mib });
+        all.push(Usage {
+            name: consumer.name.clone(),
+            cpu_seconds,
+            peak_mib,
+        });
     }
     all
 }
@@ -65,13 +69,29 @@ pub async fn since(client: &Client, consumers: &[Consumer], before: &[Option<f64
 #[expect(clippy::cast_precision_loss, reason = "figures for a person to read")]
 async fn now(client: &Client, consumer: &Consumer) -> (Option<f64>, Option<f64>) {
     if cluster::is_local() {
-        let Some(&process) = processes::of_pod(&consumer.uid).first() else { return (None, None) };
-        let peak = if consumer.is_operator() { process.peak_memory() } else { process.container_peak_memory() };
-        return (process.container_cpu_seconds(), peak.map(|bytes| bytes as f64 / f64::from(1 << 20)));
+        let Some(&process) = processes::of_pod(&consumer.uid).first() else {
+            return (None, None);
+        };
+        let peak = if consumer.is_operator() {
+            process.peak_memory()
+        } else {
+            process.container_peak_memory()
+        };
+        return (
+            process.container_cpu_seconds(),
+            peak.map(|bytes| bytes as f64 / f64::from(1 << 20)),
+        );
     }
-    let Some(pod) = summary(client, consumer).await else { return (None, None) };
+    let Some(pod) = summary(client, consumer).await else {
+        return (None, None);
+    };
     let cpu = pod.cpu.usage_core_nano_seconds.map(|nanos| nanos as f64 / 1e9);
-    (cpu, pod.memory.working_set_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)))
+    (
+        cpu,
+        pod.memory
+            .working_set_bytes
+            .map(|bytes| bytes as f64 / f64::from(1 << 20)),
+    )
 }
 
 #[derive(Deserialize)]
@@ -110,5 +130,8 @@ async fn summary(client: &Client, consumer: &Consumer) -> Option<PodStats> {
     let url = format!("/api/v1/nodes/{}/proxy/stats/summary", consumer.node);
     let request = http::Request::get(url).body(Vec::new()).ok()?;
     let summary: Summary = client.request(request).await.ok()?;
-    summary.pods.into_iter().find(|pod| pod.pod_ref.uid == consumer.uid)
+    summary
+        .pods
+        .into_iter()
+        .find(|pod| pod.pod_ref.uid == consumer.uid)
 }

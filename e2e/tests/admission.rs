@@ -25,8 +25,15 @@ async fn editor(space: &Namespace, user: &str) -> Client {
 async fn bind(space: &Namespace, name: &str, user: &str, kind: &str, role: &str) {
     let group = "rbac.authorization.k8s.io".to_owned();
     let binding = RoleBinding {
-        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-        role_ref: RoleRef { api_group: Some(group.clone()), kind: kind.to_owned(), name: role.to_owned() },
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        role_ref: RoleRef {
+            api_group: Some(group.clone()),
+            kind: kind.to_owned(),
+            name: role.to_owned(),
+        },
         subjects: Some(vec![Subject {
             api_group: Some(group),
             kind: "User".to_owned(),
@@ -80,23 +87,55 @@ async fn the_submitter_is_who_asked_whatever_the_request_says() {
         let (alice, bob) = (editor(space, "alice").await, editor(space, "bob").await);
         let mut forged = runs::workflow("forged", documents::refused(""));
         forged.spec.submitter = Some("mallory".to_owned());
-        let created = workflows(&alice, space).create(&PostParams::default(), &forged).await.unwrap();
+        let created = workflows(&alice, space)
+            .create(&PostParams::default(), &forged)
+            .await
+            .unwrap();
         assert_eq!(created.spec.submitter.as_deref(), Some("alice"));
 
         let how = PatchParams::default();
-        let label = Patch::Merge(json!({"metadata": {"labels": {"team": "b"}}, "spec": {"submitter": "mallory"}}));
-        let labelled = workflows(&bob, space).patch("forged", &how, &label).await.unwrap();
-        assert_eq!(labelled.spec.submitter.as_deref(), Some("alice"), "a label is no request for a run");
+        let label =
+            Patch::Merge(json!({"metadata": {"labels": {"team": "b"}}, "spec": {"submitter": "mallory"}}));
+        let labelled = workflows(&bob, space)
+            .patch("forged", &how, &label)
+            .await
+            .unwrap();
+        assert_eq!(
+            labelled.spec.submitter.as_deref(),
+            Some("alice"),
+            "a label is no request for a run"
+        );
 
         let change = Patch::Merge(json!({"spec": {"timeoutSeconds": 7, "submitter": "alice"}}));
-        let changed = workflows(&bob, space).patch("forged", &how, &change).await.unwrap();
-        assert_eq!(changed.spec.submitter.as_deref(), Some("bob"), "who changes the spec asks for the run");
+        let changed = workflows(&bob, space)
+            .patch("forged", &how, &change)
+            .await
+            .unwrap();
+        assert_eq!(
+            changed.spec.submitter.as_deref(),
+            Some("bob"),
+            "who changes the spec asks for the run"
+        );
 
         let rerun = Patch::Merge(json!({"metadata": {"annotations": {names::RERUN_ANNOTATION: "1"}}}));
-        let again = workflows(&alice, space).patch("forged", &how, &rerun).await.unwrap();
-        assert_eq!(again.spec.submitter.as_deref(), Some("alice"), "so does who sets the annotation");
+        let again = workflows(&alice, space)
+            .patch("forged", &how, &rerun)
+            .await
+            .unwrap();
+        assert_eq!(
+            again.spec.submitter.as_deref(),
+            Some("alice"),
+            "so does who sets the annotation"
+        );
         let done = runs::complete(space, "forged").await;
-        assert_eq!(runs::verified_receipt(space, &done).await.spec.submitter.as_deref(), Some("alice"));
+        assert_eq!(
+            runs::verified_receipt(space, &done)
+                .await
+                .spec
+                .submitter
+                .as_deref(),
+            Some("alice")
+        );
     })
     .await;
 }
@@ -111,14 +150,25 @@ async fn acting_as_an_agent_takes_the_verb_act_as() {
             workflow
         };
         let api = workflows(&alice, space);
-        let (code, message) = refusal(api.create(&PostParams::default(), &acting("first", "alpha")).await);
+        let (code, message) = refusal(
+            api.create(&PostParams::default(), &acting("first", "alpha"))
+                .await,
+        );
         assert_eq!(code, 403, "{message}");
-        for part in ["'alice' may not act as agent 'alpha'", &space.name, "act-as", "agents"] {
+        for part in [
+            "'alice' may not act as agent 'alpha'",
+            &space.name,
+            "act-as",
+            "agents",
+        ] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
 
         let role = Role {
-            metadata: ObjectMeta { name: Some("alpha".to_owned()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some("alpha".to_owned()),
+                ..ObjectMeta::default()
+            },
             rules: Some(vec![PolicyRule {
                 api_groups: Some(vec![names::GROUP.to_owned()]),
                 resources: Some(vec![names::AGENTS_RESOURCE.to_owned()]),
@@ -129,10 +179,23 @@ async fn acting_as_an_agent_takes_the_verb_act_as() {
         };
         space.create_object(&role).await;
         bind(space, "alpha", "alice", "Role", "alpha").await;
-        until_allowed(&alice, space, names::ACT_AS_VERB, names::AGENTS_RESOURCE, Some("alpha")).await;
-        let created = api.create(&PostParams::default(), &acting("first", "alpha")).await.unwrap();
+        until_allowed(
+            &alice,
+            space,
+            names::ACT_AS_VERB,
+            names::AGENTS_RESOURCE,
+            Some("alpha"),
+        )
+        .await;
+        let created = api
+            .create(&PostParams::default(), &acting("first", "alpha"))
+            .await
+            .unwrap();
         assert_eq!(created.spec.submitter.as_deref(), Some("alice"));
-        let (code, message) = refusal(api.create(&PostParams::default(), &acting("second", "beta")).await);
+        let (code, message) = refusal(
+            api.create(&PostParams::default(), &acting("second", "beta"))
+                .await,
+        );
         assert_eq!(code, 403, "{message}");
         let change = Patch::Merge(json!({"spec": {"actAs": "agent://beta"}}));
         let (code, message) = refusal(api.patch("first", &PatchParams::default(), &change).await);
@@ -141,7 +204,11 @@ async fn acting_as_an_agent_takes_the_verb_act_as() {
         // Who may edit but not act as alpha cannot borrow it by changing alice's workflow.
         let bob = editor(space, "bob").await;
         let change = Patch::Merge(json!({"spec": {"timeoutSeconds": 9}}));
-        let (code, message) = refusal(workflows(&bob, space).patch("first", &PatchParams::default(), &change).await);
+        let (code, message) = refusal(
+            workflows(&bob, space)
+                .patch("first", &PatchParams::default(), &change)
+                .await,
+        );
         assert_eq!(code, 403, "{message}");
     })
     .await;
@@ -167,18 +234,31 @@ async fn a_tenant_can_neither_make_nor_change_a_receipt() {
             let attempts = [
                 ("create", refusal(api.create(&PostParams::default(), &copy).await)),
                 ("change the spec", refusal(api.patch(&name, &how, &spec).await)),
-                ("change the labels", refusal(api.patch(&name, &how, &labels).await)),
-                ("change the status", refusal(api.patch_status(&name, &how, &status).await)),
+                (
+                    "change the labels",
+                    refusal(api.patch(&name, &how, &labels).await),
+                ),
+                (
+                    "change the status",
+                    refusal(api.patch_status(&name, &how, &status).await),
+                ),
             ];
             for (what, (code, message)) in attempts {
                 assert!([403, 422].contains(&code), "{who}: {what}: {code} {message}");
                 if who != "alice" && what != "change the spec" {
-                    assert!(message.contains("only the Chimera operator writes receipts"), "{what}: {message}");
+                    assert!(
+                        message.contains("only the Chimera operator writes receipts"),
+                        "{what}: {message}"
+                    );
                 }
             }
             if who == "alice" {
                 assert_eq!(refusal(api.delete(&name, &DeleteParams::default()).await).0, 403);
-                assert_eq!(api.get(&name).await.unwrap().spec, receipt.spec, "she may read it");
+                assert_eq!(
+                    api.get(&name).await.unwrap().spec,
+                    receipt.spec,
+                    "she may read it"
+                );
             }
         }
         let now = space.api::<MuReceipt>().get(&name).await.unwrap();
@@ -278,7 +358,12 @@ async fn the_role_of_a_head_never_changes() {
         head.spec.replicas = 0;
         space.create_object(&head).await;
         let change = Patch::Merge(json!({"spec": {"role": "crypto"}}));
-        let (code, message) = refusal(space.api::<ChimeraHead>().patch("empty", &PatchParams::default(), &change).await);
+        let (code, message) = refusal(
+            space
+                .api::<ChimeraHead>()
+                .patch("empty", &PatchParams::default(), &change)
+                .await,
+        );
         assert_eq!(code, 422);
         assert!(message.contains("create another ChimeraHead"), "{message}");
     })

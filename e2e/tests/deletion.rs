@@ -19,7 +19,16 @@ async fn apply(space: &Namespace) {
 async fn delete(space: &Namespace, files: &[PathBuf]) {
     for file in files {
         let file = file.to_str().unwrap();
-        let args = ["delete", "-n", &space.name, "-f", file, "--ignore-not-found", "--wait", "--timeout=90s"];
+        let args = [
+            "delete",
+            "-n",
+            &space.name,
+            "-f",
+            file,
+            "--ignore-not-found",
+            "--wait",
+            "--timeout=90s",
+        ];
         let answer = kubectl(&args).await;
         assert_eq!(answer.code, 0, "{file}: {}{}", answer.stdout, answer.stderr);
     }
@@ -51,7 +60,9 @@ async fn a_workflow_under_way_can_be_deleted_and_frees_its_head() {
         let mut head = heads::small("small");
         head.spec.workers.warm = 1;
         heads::start(space, head).await;
-        space.create_object(&runs::workflow("long", documents::lasting(3600))).await;
+        space
+            .create_object(&runs::workflow("long", documents::lasting(3600)))
+            .await;
         runs::running(space, "long").await;
         let answer = kubectl(&["delete", "-n", &space.name, "mamlwf", "long", "--timeout=30s"]).await;
         assert_eq!(answer.code, 0, "{}", answer.stderr);
@@ -66,11 +77,57 @@ async fn a_workflow_under_way_can_be_deleted_and_frees_its_head() {
 async fn a_namespace_with_a_run_under_way_ends() {
     in_namespace("delete-namespace", async |space| {
         heads::start(space, heads::small("small")).await;
-        space.create_object(&runs::workflow("long", documents::lasting(3600))).await;
+        space
+            .create_object(&runs::workflow("long", documents::lasting(3600)))
+            .await;
         runs::running(space, "long").await;
         space.delete().await;
         let namespaces: Api<Object> = Api::all(space.client.clone());
         wait::until_gone(&namespaces, &space.name).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_namespace_made_again_serves_as_the_first_did() {
+    in_namespace("again", async |space| {
+        for _ in 0..2 {
+            heads::start(space, heads::small("small")).await;
+            let done = runs::run(space, runs::workflow("same", documents::small())).await;
+            runs::assert_succeeded(space, &done).await;
+            space.recreate().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_workflow_made_again_under_its_name_has_a_receipt_of_its_own() {
+    in_namespace("same-name", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let mut names = std::collections::BTreeSet::new();
+        for _ in 0..3 {
+            let done = runs::run(space, runs::workflow("same", documents::small())).await;
+            names.insert(runs::assert_succeeded(space, &done).await.metadata.name);
+            let answer = kubectl(&["delete", "-n", &space.name, "mamlwf", "same", "--timeout=30s"]).await;
+            assert_eq!(answer.code, 0, "{}", answer.stderr);
+        }
+        assert_eq!(names.len(), 3, "{names:?}");
+    })
+    .await;
+}
+
+/// The identity is not the user's, but a tenant's administrator can delete it: heads that come later must have one.
+#[tokio::test]
+async fn a_deleted_identity_of_the_heads_is_made_again() {
+    in_namespace("identity", async |space| {
+        heads::start(space, heads::small("first")).await;
+        let name = api::names::HEAD_IDENTITY_SECRET;
+        let answer = kubectl(&["delete", "-n", &space.name, "secret", name]).await;
+        assert_eq!(answer.code, 0, "{}", answer.stderr);
+        heads::start(space, heads::small("second")).await;
+        let done = runs::run(space, runs::workflow("served", documents::small())).await;
+        runs::assert_succeeded(space, &done).await;
     })
     .await;
 }

@@ -11,8 +11,9 @@ use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::{
     api::{
         admissionregistration::v1::{
-            MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-            ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
+            MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
+            ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec,
+            ValidatingAdmissionPolicySpec, Validation,
         },
         core::v1::Pod,
     },
@@ -32,7 +33,12 @@ static TURN: Mutex<()> = Mutex::const_new(());
 async fn assert_one_receipt(space: &Namespace, workflow: &MamlWorkflow) -> MuReceipt {
     let receipt = runs::assert_succeeded(space, workflow).await;
     let all = runs::receipts(space, workflow).await;
-    assert_eq!(all.len(), 1, "{:?}", all.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    assert_eq!(
+        all.len(),
+        1,
+        "{:?}",
+        all.iter().map(ResourceExt::name_any).collect::<Vec<_>>()
+    );
     assert_eq!(all[0].uid(), receipt.uid());
     receipt
 }
@@ -43,7 +49,9 @@ async fn an_operator_killed_during_a_run_finds_the_run_again() {
     in_namespace("killed-running", async |space| {
         faults::fresh_operator(&space.client).await;
         heads::start(space, heads::small("small")).await;
-        space.create_object(&runs::workflow("steady", documents::lasting(3))).await;
+        space
+            .create_object(&runs::workflow("steady", documents::lasting(3)))
+            .await;
         let victim = faults::Victim::operator(&space.client).await;
         let before = runs::running(space, "steady").await;
         runs::printed(space, &before, "begun").await;
@@ -51,8 +59,34 @@ async fn an_operator_killed_during_a_run_finds_the_run_again() {
         let done = runs::complete(space, "steady").await;
         assert_one_receipt(space, &done).await;
         let (before, after) = (runs::status(&before), runs::status(&done));
-        assert_eq!((after.attempt, &after.attempts), (Some(1), &Vec::new()), "the run was started again");
+        assert_eq!(
+            (after.attempt, &after.attempts),
+            (Some(1), &Vec::new()),
+            "the run was started again"
+        );
         assert_eq!((before.run_id, before.head), (after.run_id, after.head));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_operator_replaced_during_a_run_hands_the_run_over() {
+    let _turn = TURN.lock().await;
+    in_namespace("replaced", async |space| {
+        heads::start(space, heads::small("small")).await;
+        space
+            .create_object(&runs::workflow("steady", documents::lasting(3)))
+            .await;
+        let before = runs::running(space, "steady").await;
+        runs::printed(space, &before, "begun").await;
+        faults::fresh_operator(&space.client).await;
+        let done = runs::complete(space, "steady").await;
+        assert_one_receipt(space, &done).await;
+        assert_eq!(
+            runs::status(&done).run_id,
+            runs::status(&before).run_id,
+            "the run was started again"
+        );
     })
     .await;
 }
@@ -67,13 +101,18 @@ async fn an_operator_killed_between_claim_and_start_loses_no_run() {
             faults::fresh_operator(&space.client).await;
             let name = format!("round-{round}");
             let victim = faults::Victim::operator(&space.client).await;
-            space.create_object(&runs::workflow(&name, documents::small())).await;
+            space
+                .create_object(&runs::workflow(&name, documents::small()))
+                .await;
             runs::running(space, &name).await;
             victim.kill().await;
             let done = runs::complete(space, &name).await;
             assert_one_receipt(space, &done).await;
             let status = runs::status(&done);
-            assert_eq!(usize::try_from(status.attempt.unwrap()).unwrap(), status.attempts.len() + 1);
+            assert_eq!(
+                usize::try_from(status.attempt.unwrap()).unwrap(),
+                status.attempts.len() + 1
+            );
         }
     })
     .await;
@@ -88,11 +127,17 @@ async fn an_operator_killed_between_receipt_and_status_makes_no_second_receipt()
         faults::fresh_operator(&space.client).await;
         heads::start(space, heads::small("small")).await;
         let block = Blockade::raise(space).await;
-        let created = space.create_object(&runs::workflow("between", documents::small())).await;
+        let created = space
+            .create_object(&runs::workflow("between", documents::small()))
+            .await;
         let first = first_receipt(space, &created).await;
         faults::Victim::operator(&space.client).await.kill().await;
         let shown = space.api::<MamlWorkflow>().get("between").await.unwrap();
-        assert!(runs::status(&shown).receipt_ref.is_none(), "the status was to be kept back:\n{}", wait::yaml(&shown));
+        assert!(
+            runs::status(&shown).receipt_ref.is_none(),
+            "the status was to be kept back:\n{}",
+            wait::yaml(&shown)
+        );
         block.lift().await;
         let done = runs::complete(space, "between").await;
         let receipt = assert_one_receipt(space, &done).await;
@@ -110,10 +155,16 @@ async fn a_receipt_alone_is_enough_to_complete_its_workflow() {
         faults::fresh_operator(&space.client).await;
         heads::start(space, heads::small("small")).await;
         let block = Blockade::raise(space).await;
-        let created = space.create_object(&runs::workflow("alone", documents::small())).await;
+        let created = space
+            .create_object(&runs::workflow("alone", documents::small()))
+            .await;
         let first = first_receipt(space, &created).await;
         let pods = heads::pods(space, "small").await;
-        space.api::<ChimeraHead>().delete("small", &DeleteParams::background()).await.unwrap();
+        space
+            .api::<ChimeraHead>()
+            .delete("small", &DeleteParams::background())
+            .await
+            .unwrap();
         for pod in pods {
             wait::until_gone(&space.api::<Pod>(), &pod.name_any()).await;
         }
@@ -135,9 +186,15 @@ async fn an_operator_killed_as_its_receipt_appears_makes_no_second_one() {
         for round in 1..=3 {
             faults::fresh_operator(&space.client).await;
             // The new operator must be the one that is found, connected to the head and at work.
-            runs::run(space, runs::workflow(&format!("warm-{round}"), documents::small())).await;
+            runs::run(
+                space,
+                runs::workflow(&format!("warm-{round}"), documents::small()),
+            )
+            .await;
             let victim = faults::Victim::operator(&space.client).await;
-            let created = space.create_object(&runs::workflow(&format!("round-{round}"), documents::small())).await;
+            let created = space
+                .create_object(&runs::workflow(&format!("round-{round}"), documents::small()))
+                .await;
             let first = first_receipt(space, &created).await;
             victim.kill().await;
             let done = runs::complete(space, &created.name_any()).await;
@@ -155,7 +212,9 @@ async fn a_run_whose_head_is_lost_is_tried_again_on_another() {
         let mut head = heads::small("pair");
         head.spec.replicas = 2;
         heads::start(space, head).await;
-        space.create_object(&runs::workflow("moved", documents::lasting(3))).await;
+        space
+            .create_object(&runs::workflow("moved", documents::lasting(3)))
+            .await;
         let running = runs::running(space, "moved").await;
         let lost = runs::status(&running).head.unwrap();
         let pod = space.api::<Pod>().get(&lost.pod).await.unwrap();
@@ -168,7 +227,10 @@ async fn a_run_whose_head_is_lost_is_tried_again_on_another() {
         assert_ne!(status.head.unwrap().uid, lost.uid);
         assert_eq!(status.attempts.len(), 1);
         let attempt = &status.attempts[0];
-        assert_eq!((attempt.attempt, attempt.pod.as_deref()), (1, Some(lost.pod.as_str())));
+        assert_eq!(
+            (attempt.attempt, attempt.pod.as_deref()),
+            (1, Some(lost.pod.as_str()))
+        );
         assert_eq!(attempt.reason, reasons::HEAD_LOST);
 
         let healed = heads::ready(space, "pair").await.status.unwrap();
@@ -187,7 +249,11 @@ async fn a_run_that_loses_every_head_ends_with_an_error_receipt() {
         workflow.spec.infrastructure_retries = 0;
         space.create_object(&workflow).await;
         let running = runs::running(space, "once").await;
-        let pod = space.api::<Pod>().get(&runs::status(&running).head.unwrap().pod).await.unwrap();
+        let pod = space
+            .api::<Pod>()
+            .get(&runs::status(&running).head.unwrap().pod)
+            .await
+            .unwrap();
         faults::delete_by_force(&space.client, &pod).await;
         let done = runs::complete(space, "once").await;
         runs::assert_failed(space, &done, reasons::HEAD_LOST).await;
@@ -208,11 +274,20 @@ async fn a_spare_takes_over_from_a_lost_pod() {
         let (spare, active): (Vec<_>, Vec<_>) = pods.into_iter().partition(is_spare);
         assert_eq!((spare.len(), active.len()), (1, 1));
         faults::delete_by_force(&space.client, &active[0]).await;
-        wait::until(&space.api::<Pod>(), &spare[0].name_any(), "the spare serves", |pod| !is_spare(pod)).await;
+        wait::until(
+            &space.api::<Pod>(),
+            &spare[0].name_any(),
+            "the spare serves",
+            |pod| !is_spare(pod),
+        )
+        .await;
         let done = runs::run(space, runs::workflow("after", documents::small())).await;
         runs::assert_succeeded(space, &done).await;
         let status = heads::ready(space, "spared").await.status.unwrap();
-        assert_eq!((status.ready_replicas, status.spares, status.regenerations), (1, 1, 1));
+        assert_eq!(
+            (status.ready_replicas, status.spares, status.regenerations),
+            (1, 1, 1)
+        );
     })
     .await;
 }
@@ -232,13 +307,23 @@ async fn a_broken_gpu_costs_the_pod_that_has_it_and_no_other() {
         runs::assert_succeeded(space, &first).await;
         let before = runs::status(&first).head.unwrap();
         let broken = faults::BrokenDevice::begin(&before.devices[0]);
-        let replaced = wait::until(&space.api::<ChimeraHead>(), "gpu", "its pod was replaced", |head| {
-            head.status.as_ref().is_some_and(|status| status.regenerations > 0)
-        })
+        let replaced = wait::until(
+            &space.api::<ChimeraHead>(),
+            "gpu",
+            "its pod was replaced",
+            |head| {
+                head.status
+                    .as_ref()
+                    .is_some_and(|status| status.regenerations > 0)
+            },
+        )
         .await;
         let status = replaced.status.unwrap();
         let last = status.last_regenerations.last().unwrap();
-        assert_eq!((last.pod.as_str(), last.reason.as_str()), (before.pod.as_str(), reasons::GPU_UNHEALTHY));
+        assert_eq!(
+            (last.pod.as_str(), last.reason.as_str()),
+            (before.pod.as_str(), reasons::GPU_UNHEALTHY)
+        );
         let second = runs::run(space, runs::workflow("second", documents::small().on_gpu())).await;
         drop(broken);
         runs::assert_succeeded(space, &second).await;
@@ -252,9 +337,15 @@ async fn a_broken_gpu_costs_the_pod_that_has_it_and_no_other() {
 /// The first receipt of a workflow, as soon as a watch shows it.
 async fn first_receipt(space: &Namespace, workflow: &MamlWorkflow) -> MuReceipt {
     let which = format!("{}={}", names::WORKFLOW_UID_LABEL, workflow.uid().unwrap());
-    let stream = watcher(space.api::<MuReceipt>(), watcher::Config::default().labels(&which)).applied_objects();
+    let stream = watcher(
+        space.api::<MuReceipt>(),
+        watcher::Config::default().labels(&which),
+    )
+    .applied_objects();
     pin_mut!(stream);
-    let receipt = timeout(wait::DEADLINE, stream.next()).await.expect("a receipt within the deadline");
+    let receipt = timeout(wait::DEADLINE, stream.next())
+        .await
+        .expect("a receipt within the deadline");
     receipt.expect("the watch goes on").expect("the watch works")
 }
 
@@ -268,7 +359,10 @@ const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 impl<'a> Blockade<'a> {
     async fn raise(space: &'a Namespace) -> Self {
         let name = &space.name;
-        let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
+        let metadata = ObjectMeta {
+            name: Some(name.clone()),
+            ..ObjectMeta::default()
+        };
         let policy = ValidatingAdmissionPolicy {
             metadata: metadata.clone(),
             spec: Some(ValidatingAdmissionPolicySpec {
@@ -300,7 +394,10 @@ impl<'a> Blockade<'a> {
             metadata,
             spec: ValidatingAdmissionPolicyBindingSpec {
                 policy_name: name.clone(),
-                match_resources: Some(MatchResources { namespace_selector: Some(here), ..MatchResources::default() }),
+                match_resources: Some(MatchResources {
+                    namespace_selector: Some(here),
+                    ..MatchResources::default()
+                }),
                 validation_actions: vec!["Deny".to_owned()],
                 ..ValidatingAdmissionPolicyBindingSpec::default()
             },
@@ -309,8 +406,14 @@ impl<'a> Blockade<'a> {
         // A former test that failed may have left them; they are named after the namespace, which is new.
         let blockade = Self { space };
         blockade.clear().await;
-        Api::all(space.client.clone()).create(&post, &policy).await.unwrap();
-        Api::all(space.client.clone()).create(&post, &binding).await.unwrap();
+        Api::all(space.client.clone())
+            .create(&post, &policy)
+            .await
+            .unwrap();
+        Api::all(space.client.clone())
+            .create(&post, &binding)
+            .await
+            .unwrap();
         blockade.until_in_force().await;
         blockade
     }
@@ -321,10 +424,15 @@ impl<'a> Blockade<'a> {
         probe.spec.suspend = true;
         self.space.create_object(&probe).await;
         let api = self.space.api::<MamlWorkflow>();
-        let how = PatchParams { dry_run: true, ..PatchParams::default() };
+        let how = PatchParams {
+            dry_run: true,
+            ..PatchParams::default()
+        };
         let write = json!({"status": {"receiptRef": {"name": "none", "uid": "none"}}});
         wait::until_answered("the blockade is in force", async || {
-            api.patch_status("probe", &how, &Patch::Merge(&write)).await.is_err()
+            api.patch_status("probe", &how, &Patch::Merge(&write))
+                .await
+                .is_err()
         })
         .await;
     }
@@ -337,7 +445,10 @@ impl<'a> Blockade<'a> {
         let (client, name, how) = (&self.space.client, &self.space.name, DeleteParams::default());
         let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());
-        for result in [bindings.delete(name, &how).await.map(|_| ()), policies.delete(name, &how).await.map(|_| ())] {
+        for result in [
+            bindings.delete(name, &how).await.map(|_| ()),
+            policies.delete(name, &how).await.map(|_| ()),
+        ] {
             match result {
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 other => other.unwrap(),

@@ -4,7 +4,9 @@
 
 use api::{ChimeraHead, condition::READY, reasons};
 use e2e::{cluster, heads, in_namespace, wait};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -13,15 +15,34 @@ use serde::Deserialize;
 use serde_json::json;
 
 const KINDS: [(&str, &str, &str); 4] = [
-    ("mamlworkflows", "mamlwf", "READY REASON HEAD GPU RECEIPT DURATION AGE"),
-    ("chimeraheads", "head", "ROLE READY DESIRED SPARE GPU REGENERATIONS AGE"),
-    ("keyrotationpolicies", "krp", "PURPOSE ALGORITHM KEY READY ROTATED NEXT AGE"),
-    ("mureceipts", "mur", "WORKFLOW RESULT VERIFIED ALG GPU-SECONDS AGE"),
+    (
+        "mamlworkflows",
+        "mamlwf",
+        "READY REASON HEAD GPU RECEIPT DURATION AGE",
+    ),
+    (
+        "chimeraheads",
+        "head",
+        "ROLE READY DESIRED SPARE GPU REGENERATIONS AGE",
+    ),
+    (
+        "keyrotationpolicies",
+        "krp",
+        "PURPOSE ALGORITHM KEY READY ROTATED NEXT AGE",
+    ),
+    (
+        "mureceipts",
+        "mur",
+        "WORKFLOW RESULT VERIFIED ALG GPU-SECONDS AGE",
+    ),
 ];
 
 async fn definition(plural: &str) -> CustomResourceDefinition {
     let definitions: Api<CustomResourceDefinition> = Api::all(cluster::client().await);
-    definitions.get(&format!("{plural}.chimera.dunes.io")).await.unwrap()
+    definitions
+        .get(&format!("{plural}.chimera.dunes.io"))
+        .await
+        .unwrap()
 }
 
 /// What the API server answers to `kubectl get`.
@@ -48,10 +69,17 @@ async fn kubectl_get_shows_the_columns_of_the_design() {
             .body(Vec::new())
             .unwrap();
         let table: Table = client.request(request).await.unwrap();
-        let shown: Vec<_> = table.column_definitions.iter().filter(|column| column.priority == 0).collect();
+        let shown: Vec<_> = table
+            .column_definitions
+            .iter()
+            .filter(|column| column.priority == 0)
+            .collect();
         let names: Vec<_> = shown.iter().map(|column| column.name.to_uppercase()).collect();
         assert_eq!(names.join(" "), format!("NAME {columns}"), "{plural}");
-        assert!(shown.iter().all(|column| !column.description.is_empty()), "{plural}");
+        assert!(
+            shown.iter().all(|column| !column.description.is_empty()),
+            "{plural}"
+        );
     }
 }
 
@@ -71,12 +99,15 @@ async fn kinds_are_found_by_their_short_names_and_their_category() {
 fn undocumented(schema: &JSONSchemaProps, path: &str, missing: &mut Vec<String>) {
     for (name, member) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
-        if member.description.as_ref().is_none_or(|text| text.trim().is_empty()) {
+        if member
+            .description
+            .as_ref()
+            .is_none_or(|text| text.trim().is_empty())
+        {
             missing.push(path.clone());
         }
         undocumented(member, &path, missing);
     }
-    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
         undocumented(items, &format!("{path}[]"), missing);
     }
@@ -90,7 +121,10 @@ async fn kubectl_explain_has_a_word_on_every_field() {
     for (plural, ..) in KINDS {
         for version in definition(plural).await.spec.versions {
             let schema = version.schema.unwrap().open_api_v3_schema.unwrap();
-            assert!(schema.description.as_ref().is_some_and(|text| text.len() > 40), "{plural}");
+            assert!(
+                schema.description.as_ref().is_some_and(|text| text.len() > 40),
+                "{plural}"
+            );
             let mut missing = Vec::new();
             for part in ["spec", "status"] {
                 let member = &schema.properties.as_ref().unwrap()[part];
@@ -104,7 +138,11 @@ async fn kubectl_explain_has_a_word_on_every_field() {
     }
     let answer = e2e::cli::kubectl(&["explain", "mamlworkflow.spec", "--recursive"]).await;
     assert_eq!(answer.code, 0, "{}", answer.stderr);
-    assert!(answer.stdout.contains("infrastructureRetries"), "{}", answer.stdout);
+    assert!(
+        answer.stdout.contains("infrastructureRetries"),
+        "{}",
+        answer.stdout
+    );
 }
 
 #[tokio::test]
@@ -125,16 +163,27 @@ async fn a_head_is_scaled_by_its_subresource() {
         let scale = api.get_scale("scaled").await.unwrap();
         let status = scale.status.unwrap();
         assert_eq!((scale.spec.unwrap().replicas, status.replicas), (Some(1), 1));
-        assert!(status.selector.is_some_and(|selector| selector.contains("chimera.dunes.io/head=scaled")));
+        assert!(
+            status
+                .selector
+                .is_some_and(|selector| selector.contains("chimera.dunes.io/head=scaled"))
+        );
         for replicas in [2, 1] {
             let change = Patch::Merge(json!({"spec": {"replicas": replicas}}));
-            api.patch_scale("scaled", &PatchParams::default(), &change).await.unwrap();
+            api.patch_scale("scaled", &PatchParams::default(), &change)
+                .await
+                .unwrap();
             let head = heads::ready(space, "scaled").await;
             assert_eq!(head.status.unwrap().ready_replicas, replicas);
-            assert_eq!(api.get_scale("scaled").await.unwrap().status.unwrap().replicas, replicas);
+            assert_eq!(
+                api.get_scale("scaled").await.unwrap().status.unwrap().replicas,
+                replicas
+            );
         }
         let change = Patch::Merge(json!({"spec": {"replicas": 0}}));
-        api.patch_scale("scaled", &PatchParams::default(), &change).await.unwrap();
+        api.patch_scale("scaled", &PatchParams::default(), &change)
+            .await
+            .unwrap();
         wait::until(&api, "scaled", "it says that it has no pods", |head| {
             let status = head.status.clone().unwrap_or_default();
             let ready = api::condition::find(&status.conditions, READY);

@@ -8,14 +8,25 @@ use kube::ResourceExt;
 /// Asks the operator's pod through the API server.
 async fn ask(space: &Namespace, port: u16, path: &str) -> String {
     let pod = cluster::operator_pod(&space.client).await.name_any();
-    let url = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", cluster::OPERATOR_NAMESPACE);
-    space.client.request_text(http::Request::get(url).body(Vec::new()).unwrap()).await.unwrap()
+    let url = format!(
+        "/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}",
+        cluster::OPERATOR_NAMESPACE
+    );
+    space
+        .client
+        .request_text(http::Request::get(url).body(Vec::new()).unwrap())
+        .await
+        .unwrap()
 }
 
 /// The value of a metric with exactly these labels.
 fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in:\n{text}")).parse().unwrap()
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {series} in:\n{text}"))
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -34,14 +45,29 @@ async fn the_missions_metrics_follow_what_happens() {
             r#"chimera_execution_time_seconds_count{result="Success"}"#,
             r#"chimera_signatures_total{kind="receipt"}"#,
         ] {
-            assert!(value(&after, series) > value(&before, series), "{series} stands still");
+            assert!(
+                value(&after, series) > value(&before, series),
+                "{series} stands still"
+            );
         }
-        assert!((value(&after, r#"chimera_head_status{head="head1"}"#) - 1.0).abs() < f64::EPSILON, "head 1 is ready");
-        assert!((value(&after, "signature_verification_success") - 1.0).abs() < f64::EPSILON, "a receipt did not verify");
+        assert!(
+            (value(&after, r#"chimera_head_status{head="head1"}"#) - 1.0).abs() < f64::EPSILON,
+            "head 1 is ready"
+        );
+        assert!(
+            (value(&after, "signature_verification_success") - 1.0).abs() < f64::EPSILON,
+            "a receipt did not verify"
+        );
         assert!((value(&after, "chimera_leader") - 1.0).abs() < f64::EPSILON);
-        assert!(after.contains("# TYPE chimera_execution_time_seconds histogram"), "{after}");
+        assert!(
+            after.contains("# TYPE chimera_execution_time_seconds histogram"),
+            "{after}"
+        );
         for name in [&space.name, "first", "second"] {
-            assert!(!after.contains(&format!("\"{name}\"")), "a metric is labelled by an object's name: {name}");
+            assert!(
+                !after.contains(&format!("\"{name}\"")),
+                "a metric is labelled by an object's name: {name}"
+            );
         }
     })
     .await;
@@ -49,7 +75,10 @@ async fn the_missions_metrics_follow_what_happens() {
 
 #[tokio::test]
 async fn the_operator_says_that_it_is_well() {
-    let space = Namespace { name: cluster::OPERATOR_NAMESPACE.to_owned(), client: cluster::client().await };
+    let space = Namespace {
+        name: cluster::OPERATOR_NAMESPACE.to_owned(),
+        client: cluster::client().await,
+    };
     for path in ["/healthz", "/readyz"] {
         assert_eq!(ask(&space, 8080, path).await.trim(), "ok", "{path}");
     }

@@ -21,8 +21,18 @@ use serde_json::json;
 
 /// Rights that are needed although the log never shows them: group, resource, verb, why.
 const UNSEEN: &[(&str, &str, &str, &str)] = &[
-    ("events.k8s.io", "events", "patch", "an Event that repeats within minutes becomes a series; no test waits for that"),
-    ("", "pods", "get", "read when the name of a new pod is taken, which takes a lost watch event"),
+    (
+        "events.k8s.io",
+        "events",
+        "patch",
+        "an Event that repeats within minutes becomes a series; no test waits for that",
+    ),
+    (
+        "",
+        "pods",
+        "get",
+        "read when the name of a new pod is taken, which takes a lost watch event",
+    ),
 ];
 
 /// One right: group, resource with its subresource, verb, and the names and namespace that limit it.
@@ -38,7 +48,10 @@ struct Right {
 #[tokio::test]
 async fn the_operator_may_do_what_it_does_and_nothing_else() {
     let Some(log) = audit::log() else {
-        assert!(!cluster::is_local(), "CHIMERA_AUDIT_LOG is missing: run `make test`");
+        assert!(
+            !cluster::is_local(),
+            "CHIMERA_AUDIT_LOG is missing: run `make test`"
+        );
         eprintln!("nothing to compare with: only the local cluster has an audit log");
         return;
     };
@@ -48,26 +61,54 @@ async fn the_operator_may_do_what_it_does_and_nothing_else() {
         let marker = format!("{}-marker", space.name);
         space.api::<ConfigMap>().get_opt(&marker).await.unwrap();
         let requests = audit::requests_until(&log, cluster::OPERATOR_USER, &marker).await;
-        assert!(!requests.is_empty(), "the log knows nothing of {}", cluster::OPERATOR_USER);
+        assert!(
+            !requests.is_empty(),
+            "the log knows nothing of {}",
+            cluster::OPERATOR_USER
+        );
 
         let denied: BTreeSet<_> = requests
             .iter()
             .filter(|request| request.annotations.decision == "forbid")
             .map(|request| {
                 let object = request.object_ref.clone().unwrap_or_default();
-                format!("{} {}/{} {} {}: {}", request.verb, object.api_group, object.resource, object.subresource, object.namespace, request.annotations.reason)
+                format!(
+                    "{} {}/{} {} {}: {}",
+                    request.verb,
+                    object.api_group,
+                    object.resource,
+                    object.subresource,
+                    object.namespace,
+                    request.annotations.reason
+                )
             })
             .collect();
         assert!(denied.is_empty(), "denied to the operator: {denied:#?}");
 
         let granted = granted(space).await;
-        assert!(granted.iter().all(|right| ![&right.group, &right.resource, &right.verb].iter().any(|part| *part == "*")), "a wildcard");
-        let unused: Vec<_> = granted.iter().filter(|right| !requests.iter().any(|request| uses(request, right))).collect();
+        assert!(
+            granted
+                .iter()
+                .all(|right| ![&right.group, &right.resource, &right.verb]
+                    .iter()
+                    .any(|part| *part == "*")),
+            "a wildcard"
+        );
+        let unused: Vec<_> = granted
+            .iter()
+            .filter(|right| !requests.iter().any(|request| uses(request, right)))
+            .collect();
         for right in &unused {
             eprintln!("granted and not seen: {right:?}");
         }
-        let unexplained: Vec<_> = unused.iter().filter(|right| !UNSEEN.iter().any(|explained| is(right, explained))).collect();
-        assert!(unexplained.is_empty(), "granted, never used, not explained: {unexplained:#?}");
+        let unexplained: Vec<_> = unused
+            .iter()
+            .filter(|right| !UNSEEN.iter().any(|explained| is(right, explained)))
+            .collect();
+        assert!(
+            unexplained.is_empty(),
+            "granted, never used, not explained: {unexplained:#?}"
+        );
     })
     .await;
 }
@@ -85,22 +126,37 @@ async fn do_everything(space: &Namespace) {
     head.spec.spares = 1;
     heads::start(space, head).await;
     let pods = heads::pods(space, "all").await;
-    let active = pods.iter().find(|pod| pod.labels().get(api::names::SPARE_LABEL).map(String::as_str) == Some("false"));
+    let active = pods
+        .iter()
+        .find(|pod| pod.labels().get(api::names::SPARE_LABEL).map(String::as_str) == Some("false"));
     faults::delete_by_force(&space.client, active.unwrap()).await;
-    wait::until(&space.api::<ChimeraHead>(), "all", "the lost pod was replaced", |head| {
-        head.status.as_ref().is_some_and(|status| status.regenerations > 0)
-    })
+    wait::until(
+        &space.api::<ChimeraHead>(),
+        "all",
+        "the lost pod was replaced",
+        |head| {
+            head.status
+                .as_ref()
+                .is_some_and(|status| status.regenerations > 0)
+        },
+    )
     .await;
     heads::ready(space, "all").await;
     let change = Patch::Merge(json!({"spec": {"spares": 0}}));
-    space.api::<ChimeraHead>().patch("all", &PatchParams::default(), &change).await.unwrap();
+    space
+        .api::<ChimeraHead>()
+        .patch("all", &PatchParams::default(), &change)
+        .await
+        .unwrap();
     // One of the two is left; which one is the operator's choice.
     wait::until(&space.api::<ChimeraHead>(), "all", "the spare is gone", |head| {
         head.status.as_ref().is_some_and(|status| status.pods.len() == 1)
     })
     .await;
     // A document from a ConfigMap, a receipt, its audit, Events.
-    space.create_object(&samples::object::<ConfigMap>("configmap", "ConfigMap")).await;
+    space
+        .create_object(&samples::object::<ConfigMap>("configmap", "ConfigMap"))
+        .await;
     let done = runs::run(space, samples::object("configmap", "MamlWorkflow")).await;
     runs::assert_succeeded(space, &done).await;
     // Deleted when its time is over.
@@ -109,7 +165,9 @@ async fn do_everything(space: &Namespace) {
     space.create_object(&brief).await;
     wait::until_gone(&space.api::<MamlWorkflow>(), "brief").await;
     // A run that goes on under a new operator.
-    space.create_object(&runs::workflow("rejoined", documents::lasting(3))).await;
+    space
+        .create_object(&runs::workflow("rejoined", documents::lasting(3)))
+        .await;
     runs::running(space, "rejoined").await;
     faults::fresh_operator(&space.client).await;
     let done = runs::complete(space, "rejoined").await;
@@ -118,7 +176,9 @@ async fn do_everything(space: &Namespace) {
 
 /// Whether a request is a use of a right.
 fn uses(request: &audit::Request, right: &Right) -> bool {
-    let Some(object) = &request.object_ref else { return false };
+    let Some(object) = &request.object_ref else {
+        return false;
+    };
     let resource = if object.subresource.is_empty() {
         object.resource.clone()
     } else {
@@ -130,7 +190,10 @@ fn uses(request: &audit::Request, right: &Right) -> bool {
     verb && object.api_group == right.group
         && resource == right.resource
         && right.name.as_ref().is_none_or(|name| *name == object.name)
-        && right.namespace.as_ref().is_none_or(|namespace| *namespace == object.namespace)
+        && right
+            .namespace
+            .as_ref()
+            .is_none_or(|namespace| *namespace == object.namespace)
 }
 
 /// Every right that a binding gives the operator.
@@ -138,9 +201,16 @@ async fn granted(space: &Namespace) -> BTreeSet<Right> {
     let client = &space.client;
     let all = ListParams::default();
     let mut rights = BTreeSet::new();
-    for binding in Api::<ClusterRoleBinding>::all(client.clone()).list(&all).await.unwrap() {
+    for binding in Api::<ClusterRoleBinding>::all(client.clone())
+        .list(&all)
+        .await
+        .unwrap()
+    {
         if concerns(binding.subjects.as_deref()) {
-            let role = Api::<ClusterRole>::all(client.clone()).get(&binding.role_ref.name).await.unwrap();
+            let role = Api::<ClusterRole>::all(client.clone())
+                .get(&binding.role_ref.name)
+                .await
+                .unwrap();
             add(&mut rights, &role.rules.unwrap_or_default(), None);
         }
     }
@@ -148,9 +218,17 @@ async fn granted(space: &Namespace) -> BTreeSet<Right> {
         if concerns(binding.subjects.as_deref()) {
             let namespace = binding.namespace().unwrap();
             let rules = if binding.role_ref.kind == "Role" {
-                Api::<Role>::namespaced(client.clone(), &namespace).get(&binding.role_ref.name).await.unwrap().rules
+                Api::<Role>::namespaced(client.clone(), &namespace)
+                    .get(&binding.role_ref.name)
+                    .await
+                    .unwrap()
+                    .rules
             } else {
-                Api::<ClusterRole>::all(client.clone()).get(&binding.role_ref.name).await.unwrap().rules
+                Api::<ClusterRole>::all(client.clone())
+                    .get(&binding.role_ref.name)
+                    .await
+                    .unwrap()
+                    .rules
             };
             add(&mut rights, &rules.unwrap_or_default(), Some(&namespace));
         }
@@ -194,7 +272,10 @@ fn add(rights: &mut BTreeSet<Right>, rules: &[PolicyRule], namespace: Option<&st
 /// Explanations are for rights that exist: a stale one is an error of this file.
 #[tokio::test]
 async fn every_explanation_is_of_a_right_that_is_granted() {
-    let space = Namespace { name: cluster::OPERATOR_NAMESPACE.to_owned(), client: cluster::client().await };
+    let space = Namespace {
+        name: cluster::OPERATOR_NAMESPACE.to_owned(),
+        client: cluster::client().await,
+    };
     let granted = granted(&space).await;
     for explained in UNSEEN {
         assert!(granted.iter().any(|right| is(right, explained)), "{explained:?}");

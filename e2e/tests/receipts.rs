@@ -50,7 +50,12 @@ fn flipped(envelope: &str, pointer: &str, place: f64) -> String {
     let mut value: Value = serde_json::from_str(envelope).unwrap();
     let field = value.pointer_mut(pointer).unwrap();
     let mut bytes = STANDARD.decode(field.as_str().unwrap()).unwrap();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a place in a few kilobytes")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place in a few kilobytes"
+    )]
     let index = ((bytes.len() - 1) as f64 * place) as usize;
     bytes[index] ^= 1;
     *field = STANDARD.encode(bytes).into();
@@ -87,7 +92,9 @@ async fn an_exported_receipt_verifies_offline_and_every_change_is_found() {
 
         let other = SigningKey::generate(Suite::MlDsa87).unwrap();
         let other_id = other.verifying_key().key_id().to_string();
-        let (code, text) = desk.verify(&["receipt.json", "--trust", "trust.json", "--root", &other_id]).await;
+        let (code, text) = desk
+            .verify(&["receipt.json", "--trust", "trust.json", "--root", &other_id])
+            .await;
         assert_eq!(code, 11, "another pinned root: {text}");
         desk.write("renamed.json", envelope.replace(&receipt.spec.key_id, &other_id));
         let (code, text) = desk.verify(&[&["renamed.json"], &trust[..]].concat()).await;
@@ -102,7 +109,9 @@ async fn an_exported_receipt_verifies_offline_and_every_change_is_found() {
         desk.write("other.maml.md", workflow.spec.source.inline.unwrap() + "\n");
         desk.write("others.json", r#"{"greeting":"hello from chimera","total":46}"#);
         for evidence in [["--document", "other.maml.md"], ["--outputs", "others.json"]] {
-            let (code, text) = desk.verify(&[&["receipt.json"], &trust[..], &evidence].concat()).await;
+            let (code, text) = desk
+                .verify(&[&["receipt.json"], &trust[..], &evidence].concat())
+                .await;
             assert_eq!(code, 12, "{evidence:?}: {text}");
         }
         let mut forged = receipt.clone();
@@ -130,7 +139,9 @@ async fn a_receipt_of_a_refusal_verifies_offline_too() {
         desk.write("object.json", serde_json::to_string(&receipt).unwrap());
         desk.write("refused.maml.md", done.spec.source.inline.as_ref().unwrap());
         let trust = ["--trust", "trust.json", "--root", "root.pem"];
-        let (code, text) = desk.verify(&[&["object.json", "--document", "refused.maml.md"], &trust[..]].concat()).await;
+        let (code, text) = desk
+            .verify(&[&["object.json", "--document", "refused.maml.md"], &trust[..]].concat())
+            .await;
         assert_eq!(code, 0, "{text}");
         desk.write("flipped.json", flipped(&receipt.spec.envelope, "/payload", 0.5));
         assert_eq!(desk.verify(&[&["flipped.json"], &trust[..]].concat()).await.0, 10);

@@ -34,7 +34,10 @@ async fn a_plain_document_ends_in_a_verified_receipt() {
         assert_eq!(status.outputs_digest, receipt.spec.outputs_digest);
         assert_eq!((status.attempt, status.attempts.len()), (Some(1), 0));
         let head = status.head.unwrap();
-        assert_eq!((head.name.as_str(), receipt.spec.head.as_deref()), ("small", Some("small")));
+        assert_eq!(
+            (head.name.as_str(), receipt.spec.head.as_deref()),
+            ("small", Some("small"))
+        );
         assert_eq!(head.pod, heads::pods(space, "small").await[0].name_any());
         assert_eq!(status.blocks.len(), 1);
         assert_eq!(status.blocks[0].state, BlockState::Succeeded);
@@ -49,8 +52,15 @@ async fn a_plain_document_ends_in_a_verified_receipt() {
 
 fn names_of_receipt(workflow: &MamlWorkflow) -> String {
     let uid = workflow.uid().unwrap();
-    let rerun = workflow.annotations().get(names::RERUN_ANNOTATION).map(String::as_str);
-    let key = names::RunKey { uid: &uid, generation: workflow.metadata.generation.unwrap(), rerun };
+    let rerun = workflow
+        .annotations()
+        .get(names::RERUN_ANNOTATION)
+        .map(String::as_str);
+    let key = names::RunKey {
+        uid: &uid,
+        generation: workflow.metadata.generation.unwrap(),
+        rerun,
+    };
     key.receipt_name(&workflow.name_any())
 }
 
@@ -61,7 +71,12 @@ async fn inputs_come_from_the_spec_with_the_documents_defaults() {
         let done = runs::run(space, sample("inputs")).await;
         runs::assert_succeeded(space, &done).await;
         let outputs = runs::status(&done).outputs.unwrap();
-        let scaled: Vec<_> = outputs["scaled"].as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect();
+        let scaled: Vec<_> = outputs["scaled"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|value| value.as_f64().unwrap())
+            .collect();
         assert_eq!(scaled, [2.0, 5.0, 8.0]);
         assert_eq!(outputs["mean"].as_f64(), Some(5.0));
     })
@@ -72,7 +87,10 @@ async fn inputs_come_from_the_spec_with_the_documents_defaults() {
 async fn inputs_that_break_their_schema_are_refused_with_the_member() {
     in_namespace("bad-inputs", async |space| {
         let mut workflow = sample("inputs");
-        workflow.spec.inputs.insert("readings".to_owned(), json!(["warm"]));
+        workflow
+            .spec
+            .inputs
+            .insert("readings".to_owned(), json!(["warm"]));
         let done = runs::run(space, workflow).await;
         runs::assert_failed(space, &done, reasons::INPUTS_INVALID).await;
         let accepted = runs::condition(&done, ACCEPTED);
@@ -90,24 +108,50 @@ async fn a_document_may_come_from_a_config_map_that_appears_later() {
         let waiting = runs::says_why(space, "configmap", ACCEPTED, reasons::SOURCE_NOT_FOUND).await;
         let accepted = runs::condition(&waiting, ACCEPTED);
         assert_eq!(accepted.status, ConditionStatus::Unknown);
-        assert!(accepted.message.contains("ConfigMap documents"), "{}", accepted.message);
+        assert!(
+            accepted.message.contains("ConfigMap documents"),
+            "{}",
+            accepted.message
+        );
 
         // The map alone is not enough: the key counts.
         let mut map: ConfigMap = samples::object("configmap", "ConfigMap");
         let text = map.data.take();
         space.create_object(&map).await;
-        wait::until(&space.api::<MamlWorkflow>(), "configmap", "the missing key is named", |workflow| {
-            runs::condition(workflow, ACCEPTED).message.contains("no key words.maml.md")
-        })
+        wait::until(
+            &space.api::<MamlWorkflow>(),
+            "configmap",
+            "the missing key is named",
+            |workflow| {
+                runs::condition(workflow, ACCEPTED)
+                    .message
+                    .contains("no key words.maml.md")
+            },
+        )
         .await;
-        assert!(space.api::<MuReceipt>().list(&ListParams::default()).await.unwrap().items.is_empty());
+        assert!(
+            space
+                .api::<MuReceipt>()
+                .list(&ListParams::default())
+                .await
+                .unwrap()
+                .items
+                .is_empty()
+        );
 
         let change = kube::api::Patch::Merge(json!({"data": text}));
-        space.api::<ConfigMap>().patch("documents", &kube::api::PatchParams::default(), &change).await.unwrap();
+        space
+            .api::<ConfigMap>()
+            .patch("documents", &kube::api::PatchParams::default(), &change)
+            .await
+            .unwrap();
         let done = runs::complete(space, "configmap").await;
         runs::assert_succeeded(space, &done).await;
         let outputs = json!({"count": 7, "longest": "receipt"});
-        assert_eq!(runs::status(&done).outputs.map(serde_json::Value::Object), Some(outputs));
+        assert_eq!(
+            runs::status(&done).outputs.map(serde_json::Value::Object),
+            Some(outputs)
+        );
     })
     .await;
 }
@@ -119,18 +163,44 @@ async fn a_faulty_document_is_refused_with_line_and_column_and_nothing_runs() {
         let done = runs::run(space, sample("refused")).await;
         let receipt = runs::assert_failed(space, &done, reasons::DOCUMENT_INVALID).await;
         let accepted = runs::condition(&done, ACCEPTED);
-        assert_eq!((accepted.status, accepted.reason.as_str()), (ConditionStatus::False, reasons::DOCUMENT_INVALID));
-        assert!(accepted.message.starts_with("2:15: ") && accepted.message.contains("MAML012"), "{}", accepted.message);
+        assert_eq!(
+            (accepted.status, accepted.reason.as_str()),
+            (ConditionStatus::False, reasons::DOCUMENT_INVALID)
+        );
+        assert!(
+            accepted.message.starts_with("2:15: ") && accepted.message.contains("MAML012"),
+            "{}",
+            accepted.message
+        );
         let scheduled = runs::condition(&done, SCHEDULED);
-        assert_eq!((scheduled.status, scheduled.reason.as_str()), (ConditionStatus::False, reasons::NOT_SCHEDULED));
+        assert_eq!(
+            (scheduled.status, scheduled.reason.as_str()),
+            (ConditionStatus::False, reasons::NOT_SCHEDULED)
+        );
 
         let status = runs::status(&done);
         let first = &status.diagnostics[0];
-        assert_eq!((first.code.as_str(), first.line, first.column), ("MAML012", Some(2), Some(15)));
-        assert!(status.head.is_none() && status.blocks.is_empty() && status.started_at.is_none(), "something ran");
+        assert_eq!(
+            (first.code.as_str(), first.line, first.column),
+            ("MAML012", Some(2), Some(15))
+        );
+        assert!(
+            status.head.is_none() && status.blocks.is_empty() && status.started_at.is_none(),
+            "something ran"
+        );
         let error = receipt.spec.error.unwrap();
-        assert_eq!((error.code.as_deref(), error.line, error.column), (Some("MAML012"), Some(2), Some(15)));
-        assert_eq!((receipt.spec.workflow_ref.attempt, receipt.spec.head, receipt.spec.outputs_digest), (0, None, None));
+        assert_eq!(
+            (error.code.as_deref(), error.line, error.column),
+            (Some("MAML012"), Some(2), Some(15))
+        );
+        assert_eq!(
+            (
+                receipt.spec.workflow_ref.attempt,
+                receipt.spec.head,
+                receipt.spec.outputs_digest
+            ),
+            (0, None, None)
+        );
 
         // A corrected spec is a new run with a receipt of its own; the refusal stays on record.
         heads::start(space, heads::small("small")).await;
@@ -174,7 +244,10 @@ async fn outputs_that_break_their_schema_fail_the_run() {
         runs::assert_failed(space, &done, reasons::OUTPUTS_INVALID).await;
         let message = runs::condition(&done, SUCCEEDED).message;
         assert!(message.contains("/total"), "{message}");
-        assert!(runs::status(&done).outputs.is_none(), "outputs that break their schema are not shown");
+        assert!(
+            runs::status(&done).outputs.is_none(),
+            "outputs that break their schema are not shown"
+        );
     })
     .await;
 }
@@ -184,7 +257,10 @@ async fn an_error_of_the_program_is_told_with_its_line() {
     in_namespace("program-error", async |space| {
         heads::start(space, heads::small("small")).await;
         let document = Document::python("first = 1\nraise ValueError('no such luck')").text();
-        let line = 1 + document.lines().position(|line| line.starts_with("raise ")).unwrap();
+        let line = 1 + document
+            .lines()
+            .position(|line| line.starts_with("raise "))
+            .unwrap();
         let done = runs::run(space, runs::workflow("error", document)).await;
         let receipt = runs::assert_failed(space, &done, reasons::PROGRAM_FAILED).await;
         let message = runs::condition(&done, SUCCEEDED).message;
@@ -192,7 +268,10 @@ async fn an_error_of_the_program_is_told_with_its_line() {
         assert_eq!(receipt.spec.error.unwrap().line, i32::try_from(line).ok());
         let status = runs::status(&done);
         assert_eq!(status.blocks[0].state, BlockState::Failed);
-        assert!(status.attempts.is_empty(), "a program's own error is not tried again");
+        assert!(
+            status.attempts.is_empty(),
+            "a program's own error is not tried again"
+        );
     })
     .await;
 }
@@ -232,7 +311,11 @@ async fn another_rerun_annotation_is_another_run_with_its_own_receipt() {
         assert_ne!(one.name_any(), two.name_any());
         assert_ne!(one.spec.run_id, two.spec.run_id);
         assert_eq!(one.spec.document_digest, two.spec.document_digest);
-        let mut names: Vec<_> = runs::receipts(space, &second).await.iter().map(ResourceExt::name_any).collect();
+        let mut names: Vec<_> = runs::receipts(space, &second)
+            .await
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect();
         let mut expected = vec![one.name_any(), two.name_any()];
         names.sort();
         expected.sort();
@@ -265,10 +348,14 @@ async fn a_cancelled_run_ends_at_once_and_frees_its_head() {
         head.spec.workers.warm = 1;
         heads::start(space, head).await;
         let before = heads::fingerprint(space, "small").await;
-        space.create_object(&runs::workflow("long", documents::lasting(3600))).await;
+        space
+            .create_object(&runs::workflow("long", documents::lasting(3600)))
+            .await;
         runs::running(space, "long").await;
         // The only place is taken: this one waits until the other is cancelled, and says so.
-        space.create_object(&runs::workflow("next", documents::small())).await;
+        space
+            .create_object(&runs::workflow("next", documents::small()))
+            .await;
         runs::says_why(space, "next", SCHEDULED, reasons::HEADS_BUSY).await;
         runs::annotate(space, "long", names::CANCEL_ANNOTATION, "true").await;
         let done = runs::complete(space, "long").await;
@@ -314,7 +401,9 @@ async fn a_document_that_asks_for_a_gpu_gets_a_head_that_has_one() {
     in_namespace("gpu", async |space| {
         heads::start(space, heads::small("plain")).await;
         // Pinned to no role, so that only the missing GPU keeps it from the plain head.
-        space.create_object(&runs::workflow("waits", documents::small().on_gpu())).await;
+        space
+            .create_object(&runs::workflow("waits", documents::small().on_gpu()))
+            .await;
         runs::says_why(space, "waits", SCHEDULED, reasons::WAITING_FOR_GPU).await;
 
         let mut head: ChimeraHead = samples::object("gpu", "ChimeraHead");
@@ -324,7 +413,10 @@ async fn a_document_that_asks_for_a_gpu_gets_a_head_that_has_one() {
         let done = runs::run(space, sample("gpu")).await;
         let receipt = runs::assert_succeeded(space, &done).await;
         let status = runs::status(&done);
-        assert_eq!((status.gpus, status.outputs.unwrap()["trace"].as_i64()), (Some(1), Some(204)));
+        assert_eq!(
+            (status.gpus, status.outputs.unwrap()["trace"].as_i64()),
+            (Some(1), Some(204))
+        );
         let assigned = status.head.unwrap();
         assert_eq!(assigned.name, "inference");
         assert_eq!(assigned.devices.len(), 1);
@@ -347,10 +439,16 @@ async fn a_bell_circuit_counts_only_equal_bits() {
         runs::assert_succeeded(space, &done).await;
         let outputs = runs::status(&done).outputs.unwrap();
         let counts = outputs["quantum_counts"].as_object().unwrap();
-        assert!(counts.keys().all(|bits| bits == "00" || bits == "11"), "{counts:?}");
+        assert!(
+            counts.keys().all(|bits| bits == "00" || bits == "11"),
+            "{counts:?}"
+        );
         // One of 2^1023 correct runs would count only one of the two.
         assert_eq!(counts.len(), 2, "{counts:?}");
-        assert_eq!(counts.values().filter_map(serde_json::Value::as_i64).sum::<i64>(), 1024);
+        assert_eq!(
+            counts.values().filter_map(serde_json::Value::as_i64).sum::<i64>(),
+            1024
+        );
         assert_eq!(runs::status(&done).blocks.len(), 2);
     })
     .await;
@@ -371,11 +469,23 @@ async fn a_run_goes_only_to_heads_of_its_role_and_labels() {
         let mut by_label = runs::workflow("by-label", documents::small());
         let labels = [("zone".to_owned(), "a".to_owned())].into();
         by_label.spec.head_selector = Some(api::maml_workflow::HeadSelector { match_labels: labels });
-        let by_document = runs::workflow("by-document", documents::small().execute(&["gateway://chimera-head-2"]));
-        for (workflow, head) in [(by_role, "crypto"), (by_label, "labelled"), (by_document, "crypto")] {
+        let by_document = runs::workflow(
+            "by-document",
+            documents::small().execute(&["gateway://chimera-head-2"]),
+        );
+        for (workflow, head) in [
+            (by_role, "crypto"),
+            (by_label, "labelled"),
+            (by_document, "crypto"),
+        ] {
             let done = runs::run(space, workflow).await;
             runs::assert_succeeded(space, &done).await;
-            assert_eq!(runs::status(&done).head.unwrap().name, head, "{}", done.name_any());
+            assert_eq!(
+                runs::status(&done).head.unwrap().name,
+                head,
+                "{}",
+                done.name_any()
+            );
         }
     })
     .await;

@@ -27,7 +27,9 @@ async fn contained(stem: &str, test: impl AsyncFnOnce(&Namespace)) {
 }
 
 async fn run(space: &Namespace, name: &str, document: Document, inputs: Value) -> Map<String, Value> {
-    let Value::Object(inputs) = inputs else { panic!("inputs are an object") };
+    let Value::Object(inputs) = inputs else {
+        panic!("inputs are an object")
+    };
     let mut workflow = runs::workflow(name, document);
     workflow.spec.inputs = inputs;
     let done = runs::run(space, workflow).await;
@@ -39,8 +41,10 @@ async fn run(space: &Namespace, name: &str, document: Document, inputs: Value) -
 fn assert_refused(outputs: &Map<String, Value>, errors: &[&str]) {
     let result = outputs["result"].as_object().unwrap();
     assert!(!result.is_empty());
-    let allowed: Vec<_> =
-        result.iter().filter(|(_, error)| !error.as_str().is_some_and(|error| errors.contains(&error))).collect();
+    let allowed: Vec<_> = result
+        .iter()
+        .filter(|(_, error)| !error.as_str().is_some_and(|error| errors.contains(&error)))
+        .collect();
     assert!(allowed.is_empty(), "not refused: {allowed:?}");
 }
 
@@ -67,7 +71,10 @@ seen = sorted(name for name in os.environ if 'KUBERNETES' in name or 'CHIMERA' i
         // What the pod does not have cannot be found either.
         assert_refused(&outputs, &[REFUSED, &["FileNotFoundError:ENOENT"]].concat());
         let result = outputs["result"].as_object().unwrap();
-        assert!(REFUSED.contains(&result["tls.key"].as_str().unwrap()), "{result:?}");
+        assert!(
+            REFUSED.contains(&result["tls.key"].as_str().unwrap()),
+            "{result:?}"
+        );
         assert_eq!(outputs["seen"], json!([]), "variables that tell of the cluster");
     })
     .await;
@@ -114,7 +121,13 @@ one, other = socket.socketpair()
 one.send(b'x')
 assert other.recv(1) == b'x'
 ";
-        let outputs = run(space, "probe", documents::probe(code), json!({"server": "198.18.64.1"})).await;
+        let outputs = run(
+            space,
+            "probe",
+            documents::probe(code),
+            json!({"server": "198.18.64.1"}),
+        )
+        .await;
         assert_refused(&outputs, REFUSED);
     })
     .await;
@@ -161,11 +174,16 @@ with open('secret', 'w') as file:
 print('here', os.getpid(), os.getcwd(), flush=True)
 time.sleep(3600)
 ";
-        space.create_object(&runs::workflow("first", Document::python(code))).await;
+        space
+            .create_object(&runs::workflow("first", Document::python(code)))
+            .await;
         let first = runs::running(space, "first").await;
         let line = runs::printed(space, &first, "here ").await;
         let mut words = line.split_whitespace().skip(1);
-        let (pid, folder) = (words.next().unwrap().parse::<i64>().unwrap(), words.next().unwrap().to_owned());
+        let (pid, folder) = (
+            words.next().unwrap().parse::<i64>().unwrap(),
+            words.next().unwrap().to_owned(),
+        );
 
         let code = "\
 pid, folder = inputs['pid'], inputs['folder']
@@ -181,7 +199,13 @@ for name, other in (('it', pid), ('the agent', 1), ('the zygote', os.getppid()))
         attempt(f'signal {number} to {name}', lambda: os.kill(other, number))
 attempt('its priority', lambda: os.setpriority(os.PRIO_PROCESS, pid, 19))
 ";
-        let outputs = run(space, "second", documents::probe(code), json!({"pid": pid, "folder": folder})).await;
+        let outputs = run(
+            space,
+            "second",
+            documents::probe(code),
+            json!({"pid": pid, "folder": folder}),
+        )
+        .await;
         assert_refused(&outputs, REFUSED);
 
         let still = space.api::<MamlWorkflow>().get("first").await.unwrap();
@@ -219,7 +243,13 @@ attempt('a session of its own', os.setsid)
         let outputs = run(space, "first", documents::probe(code), json!({})).await;
         assert_refused(&outputs, REFUSED);
         let code = "attempt('signal', lambda: os.kill(inputs['pid'], 0))\n";
-        let outputs = run(space, "second", documents::probe(code), json!({"pid": outputs["seen"]})).await;
+        let outputs = run(
+            space,
+            "second",
+            documents::probe(code),
+            json!({"pid": outputs["seen"]}),
+        )
+        .await;
         assert_refused(&outputs, &["ProcessLookupError:ESRCH"]);
     })
     .await;
@@ -244,7 +274,13 @@ seen = [hasattr(builtins, 'left'), hasattr(json, 'left'), 'LEFT' in os.environ,
         os.path.exists(os.environ['HOME'] + '/left'), os.path.exists(os.environ['TMPDIR'] + '/left')]
 attempt('the former folder', lambda: os.listdir(inputs['folder']))
 ";
-        let second = run(space, "second", documents::probe(code), json!({"folder": first["seen"]})).await;
+        let second = run(
+            space,
+            "second",
+            documents::probe(code),
+            json!({"folder": first["seen"]}),
+        )
+        .await;
         assert_eq!(second["seen"], json!([false, false, false, false, false]));
         assert_refused(&second, &[REFUSED, &["FileNotFoundError:ENOENT"]].concat());
     })
