@@ -80,3 +80,4 @@ programs: tools
 .PHONY: tools
 tools:
 	@e2e/requirements
+	e2e/freshness "$(CARGO_TARGET_DIR)" "$(CACHE)/static"

@@ -32,7 +32,9 @@ use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
 use crate::{
     audit,
     backoff::Backoff,
-    bootstrap, clock,
+    bootstrap,
+    causes::with_causes,
+    clock,
     context::{Context, Remembered, Scope},
     events::Events,
     fleet::Fleet,
@@ -517,14 +519,4 @@ impl Queue {
         );
         outcomes.for_each(|_| std::future::ready(())).await;
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
 use crate::{
+    causes::with_causes,
     connection,
     triggers::{Triggers, WAKE_ON_RELEASE},
 };
@@ -263,9 +264,9 @@ impl Fleet {
     /// Connects and follows the agent's states. `Ok` when it was connected for a while; both hold why it ended.
     async fn attend(&self, member: &Member, tls: &Arc<ClientConfig>) -> Result<String, String> {
         let connected = connection::connect(member.address, &member.namespace, Arc::clone(tls)).await;
-        let channel = connected.map_err(|error| describe(&error))?;
+        let channel = connected.map_err(|error| with_causes(&error))?;
         let watched = connection::watch(channel.clone(), member.heartbeat).await;
-        let mut states = watched.map_err(|error| describe(&error))?;
+        let mut states = watched.map_err(|error| with_causes(&error))?;
         let silence = member.heartbeat * member.failure_threshold.max(2);
         loop {
             match tokio::time::timeout(silence, states.message()).await {
@@ -345,15 +346,4 @@ fn view(entry: &Entry) -> HeadView {
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),
     }
-}
-
-/// An error with its causes, on one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -12,6 +12,7 @@ use kube::{Api, ResourceExt as _, runtime::controller::Action};
 
 use crate::{
     apply::{apply, apply_status, create, delete, label},
+    causes::with_causes,
     client::{CallError, call},
     clock,
     context::Scope,
@@ -52,10 +53,7 @@ async fn observe_identity(scope: &Scope, head: &ChimeraHead) -> Result<(), Strin
     let settled = head.status.is_some() && ready >= head.spec.replicas;
     ensure_identity(&scope.context, &namespace, settled)
         .await
-        .map_err(|error| match std::error::Error::source(&error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        })
+        .map_err(|error| with_causes(&error))
 }
 
 fn observe_pods(scope: &Scope, head: &ChimeraHead) -> Vec<PodView> {

@@ -5,6 +5,7 @@ mod apply;
 mod audit;
 mod backoff;
 mod bootstrap;
+mod causes;
 mod certificates;
 mod client;
 mod clock;

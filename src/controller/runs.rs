@@ -151,6 +151,13 @@ impl Runs {
         self.count();
     }
 
+    /// Notes the status that was written of a run that is known here.
+    pub fn shown(&self, uid: &str, status: MamlWorkflowStatus) {
+        if let Some(record) = self.records().get_mut(uid) {
+            record.status = status;
+        }
+    }
+
     /// Notes that an attempt's answer cannot be used.
     pub fn lose(&self, uid: &str, loss: Loss) {
         if let Some(record) = self.records().get_mut(uid) {

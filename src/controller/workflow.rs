@@ -147,8 +147,8 @@ async fn apply(scope: &Arc<Scope>, workflow: &MamlWorkflow, plan: Plan) -> Resul
     match plan {
         Plan::Rest => Ok(Action::requeue(RESYNC)),
         Plan::RestFor(time) => Ok(Action::requeue(time.min(RESYNC))),
-        Plan::Wait(wait, again) => {
-            write_wait(scope, workflow, &wait).await?;
+        Plan::Wait { wait, status, again } => {
+            write_wait(scope, workflow, &wait, *status).await?;
             Ok(Action::requeue(again))
         }
         Plan::Start(start) => Box::pin(start_run(scope, workflow, *start)).await,
@@ -171,21 +171,27 @@ async fn apply(scope: &Arc<Scope>, workflow: &MamlWorkflow, plan: Plan) -> Resul
     }
 }
 
-async fn write_wait(scope: &Scope, workflow: &MamlWorkflow, wait: &Wait) -> Result<(), CallError> {
-    let base = current_status(workflow);
-    let status = workflow_status::waiting(base, wait, clock::now());
-    if workflow.status.as_ref() != Some(&status) {
-        apply_status(
-            &scope.context.client,
-            workflow,
-            &status,
-            workflow.metadata.resource_version.as_deref(),
-        )
-        .await
-        .map(|_| ())
-        .or_else(|error| if error.is_conflict() { Ok(()) } else { Err(error) })?;
+async fn write_wait(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    wait: &Wait,
+    status: MamlWorkflowStatus,
+) -> Result<(), CallError> {
+    let context = &scope.context;
+    let status = workflow_status::waiting(status, wait, clock::now());
+    if workflow.status.as_ref() == Some(&status) {
+        return Ok(());
     }
-    Ok(())
+    let version = workflow.metadata.resource_version.as_deref();
+    match apply_status(&context.client, workflow, &status, version).await {
+        // Changed or deleted meanwhile: that change brings it back here.
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+        written => {
+            written?;
+            context.runs.shown(&workflow.uid().unwrap_or_default(), status);
+            Ok(())
+        }
+    }
 }
 
 fn turn(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {

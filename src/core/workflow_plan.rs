@@ -94,7 +94,14 @@ pub enum Plan {
     /// Nothing until then.
     RestFor(Duration),
     /// Show why the run waits (unless the status says so already), and look again after a while.
-    Wait(Wait, Duration),
+    Wait {
+        /// Why.
+        wait: Wait,
+        /// The status so far.
+        status: Box<MamlWorkflowStatus>,
+        /// When to look again.
+        again: Duration,
+    },
     /// Choose a head, claim it, dispatch.
     Start(Box<Start>),
     /// Ask the claimed head for the run that a predecessor started there.
@@ -220,7 +227,7 @@ fn plan_conclusion(observed: Observed<'_>) -> Plan {
         return Plan::Rest;
     };
     if let Err(message) = observed.signer {
-        return Plan::Wait(Wait::for_signer(message), LOOK_AGAIN);
+        return show(Wait::for_signer(message), observed.status, LOOK_AGAIN);
     }
     // What ran is what the head was started with, whatever the ConfigMap says by now.
     let spec = &observed.workflow.spec;
@@ -290,6 +297,14 @@ fn plan_retry(mut observed: Observed<'_>, loss: &Loss) -> Plan {
     plan_start(observed)
 }
 
+fn show(wait: Wait, status: MamlWorkflowStatus, again: Duration) -> Plan {
+    Plan::Wait {
+        wait,
+        status: Box::new(status),
+        again,
+    }
+}
+
 /// No attempt is under way: start one, wait, or refuse.
 fn plan_start(observed: Observed<'_>) -> Plan {
     let spec = &observed.workflow.spec;
@@ -301,7 +316,7 @@ fn plan_start(observed: Observed<'_>) -> Plan {
         );
     }
     if spec.suspend {
-        return Plan::Wait(Wait::suspended(), LOOK_AGAIN);
+        return show(Wait::suspended(), observed.status, LOOK_AGAIN);
     }
     let source = match observed.source {
         Source::Found(source) => source,
@@ -366,12 +381,12 @@ pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now:
                 outcome,
             }));
         }
-        return Plan::Wait(wait, left.min(LOOK_AGAIN));
+        return show(wait, start.status, left.min(LOOK_AGAIN));
     }
     if waited < QUIET_WAIT && workflow_status::says_nothing_yet(&start.status) {
         return Plan::RestFor(QUIET_WAIT.saturating_sub(waited).max(Duration::from_millis(100)));
     }
-    Plan::Wait(wait, LOOK_AGAIN)
+    show(wait, start.status, LOOK_AGAIN)
 }
 
 fn deadline(observed: Observed<'_>, wait: Wait) -> Plan {
@@ -381,8 +396,8 @@ fn deadline(observed: Observed<'_>, wait: Wait) -> Plan {
             let message = format!("not started within {} s: {}", waited.as_secs(), wait.message);
             fail(observed, reasons::PENDING_DEADLINE_EXCEEDED, message)
         }
-        Some(left) => Plan::Wait(wait, left.min(LOOK_AGAIN)),
-        None => Plan::Wait(wait, LOOK_AGAIN),
+        Some(left) => show(wait, observed.status, left.min(LOOK_AGAIN)),
+        None => show(wait, observed.status, LOOK_AGAIN),
     }
 }
 
@@ -407,7 +422,7 @@ fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timest
 
 fn fail(observed: Observed<'_>, reason: &'static str, message: String) -> Plan {
     if let Err(why) = observed.signer {
-        return Plan::Wait(Wait::for_signer(why), LOOK_AGAIN);
+        return show(Wait::for_signer(why), observed.status, LOOK_AGAIN);
     }
     let source = match observed.source {
         Source::Found(source) => source,
@@ -613,7 +628,7 @@ mod tests {
             ),
         ];
         for (observed, reason) in cases {
-            let Plan::Wait(wait, _) = plan(observed) else {
+            let Plan::Wait { wait, .. } = plan(observed) else {
                 panic!("does not wait: {reason}")
             };
             assert_eq!(wait.reason, reason);
@@ -630,7 +645,7 @@ mod tests {
             now: at(109),
             ..observed(&workflow)
         });
-        assert!(matches!(early, Plan::Wait(_, again) if again == Duration::from_secs(1)));
+        assert!(matches!(early, Plan::Wait { again, .. } if again == Duration::from_secs(1)));
         let late = plan(Observed {
             source: source(),
             now: at(110),
@@ -733,6 +748,44 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_attempt_that_finds_no_head_is_recorded_once() {
+        let workflow = workflow();
+        let run = || RunState::Lost(loss(1));
+        let lost = Observed {
+            run: run(),
+            status: claimed_status(&workflow, 1),
+            ..observed(&workflow)
+        };
+        let Plan::Start(start) = plan(lost) else {
+            panic!("not tried again")
+        };
+        let wait = || Wait::for_head(reasons::HEADS_NOT_READY, "none".into());
+        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), at(102)) else {
+            panic!("does not wait")
+        };
+        let shown = workflow_status::waiting(*status, &wait(), at(102));
+        assert_eq!(shown.attempts.len(), 1);
+        let later = Observed {
+            run: run(),
+            status: shown.clone(),
+            now: at(107),
+            ..observed(&workflow)
+        };
+        let Plan::Start(start) = plan(later) else {
+            panic!("not tried again")
+        };
+        assert_eq!(start.attempt, 2);
+        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), at(107)) else {
+            panic!("does not wait")
+        };
+        assert_eq!(
+            workflow_status::waiting(*status, &wait(), at(107)),
+            shown,
+            "nothing to write"
+        );
+    }
+
+    #[test]
     fn attempts_end_with_the_allowed_retries() {
         let mut workflow = workflow();
         workflow.spec.infrastructure_retries = 1;
@@ -796,7 +849,9 @@ mod tests {
             signer: Err("no key".into()),
             ..observed(&workflow)
         });
-        assert!(matches!(without, Plan::Wait(wait, _) if wait.reason == reasons::SIGNING_KEY_UNAVAILABLE));
+        assert!(
+            matches!(without, Plan::Wait { wait, .. } if wait.reason == reasons::SIGNING_KEY_UNAVAILABLE)
+        );
         assert!(matches!(
             plan(Observed {
                 run: run(),
@@ -820,7 +875,7 @@ mod tests {
         ));
         assert!(matches!(
             plan_without_head(&workflow, start(), wait(), at(103)),
-            Plan::Wait(..)
+            Plan::Wait { .. }
         ));
     }
 }
