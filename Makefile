@@ -1,5 +1,6 @@
 # The commands of the README. Everything that is built or downloaded lives in the user's cache folder, never here.
-# With KUBECONFIG set, the cluster that it names is used instead of the local one.
+# With KUBECONFIG set, the cluster that it names is used instead of the local one; CHIMERA_REGISTRY names the registry from
+# which its nodes pull what is built here.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -43,8 +44,15 @@ cluster-down: ## Ends the local Kubernetes and leaves nothing behind
 	@e2e/cluster/down
 
 .PHONY: images
-images: programs ## Builds the container images and imports them into the local cluster
-	@e2e/timed "images" images/build "$(BIN)"
+images: programs ## Builds the container images and hands them to the cluster
+	@source e2e/environment
+	if [[ -n $${CHIMERA_LOCAL_CLUSTER:-} ]]; then
+	  e2e/timed "images" images/build "$(BIN)"
+	elif [[ -n $${CHIMERA_REGISTRY:-} ]]; then
+	  e2e/timed "images" images/build "$(BIN)" --push "$$CHIMERA_REGISTRY"
+	else
+	  printf 'warning: the nodes of this cluster must hold localhost/chimera*:dev already\nhint: set CHIMERA_REGISTRY to a registry that they pull from and that you may push to\n' >&2
+	fi
 
 .PHONY: check
 check: tools ## Format, lints, licences and advisories, generated files, dependency rules
