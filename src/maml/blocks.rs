@@ -12,9 +12,28 @@ use crate::place::{Excerpt, Span, Text, number};
 use crate::sections::{Section, SectionKind};
 
 /// The languages that can be run, with their aliases, for messages.
-pub const SUPPORTED_LANGUAGES: &str = "python (also python3, py, qiskit, torch)";
+pub const SUPPORTED_LANGUAGES: &str =
+    "python (also python3, py, qiskit, torch), bash (sh), javascript (js, node), openqasm (qasm)";
 
-const PYTHON: [&str; 7] = ["python", "python3", "py", "qiskit", "torch", "pytorch", "ipython"];
+/// Every word that names a language which can be run.
+const WORDS: [(&str, Language); 16] = [
+    ("python", Language::Python),
+    ("python3", Language::Python),
+    ("py", Language::Python),
+    ("ipython", Language::Python),
+    ("qiskit", Language::Python),
+    ("torch", Language::Python),
+    ("pytorch", Language::Python),
+    ("bash", Language::Bash),
+    ("sh", Language::Bash),
+    ("shell", Language::Bash),
+    ("javascript", Language::JavaScript),
+    ("js", Language::JavaScript),
+    ("node", Language::JavaScript),
+    ("openqasm", Language::OpenQasm),
+    ("qasm", Language::OpenQasm),
+    ("qasm3", Language::OpenQasm),
+];
 
 /// More blocks than this in one document are refused.
 const MAX_BLOCKS: usize = 256;
@@ -24,24 +43,29 @@ const MAX_BLOCKS: usize = 256;
 pub enum Language {
     /// Python, under any of its names; all such blocks of a run share one interpreter.
     Python,
+    /// Bash: a process of its own.
+    Bash,
+    /// JavaScript: a node process of its own, where the head has node.
+    JavaScript,
+    /// OpenQASM 2 or 3: a circuit that Qiskit simulates.
+    OpenQasm,
     /// A language that cannot be run, as written; empty when none was named.
     Other(String),
 }
 
 impl Language {
     fn of(word: &str) -> Self {
-        let lower = word.to_ascii_lowercase();
-        if PYTHON.contains(&lower.as_str()) {
-            Self::Python
-        } else {
-            Self::Other(word.to_owned())
-        }
+        let known = WORDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+        known.map_or_else(|| Self::Other(word.to_owned()), |(_, language)| language.clone())
     }
 
     /// The language's name.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Python => "python",
+            Self::Bash => "bash",
+            Self::JavaScript => "javascript",
+            Self::OpenQasm => "openqasm",
             Self::Other(name) => name,
         }
     }
@@ -72,6 +96,12 @@ pub struct Block {
     pub span: Span,
     /// The line of the document in which the code starts, from 1.
     pub line: u32,
+    /// Names of the blocks that must have succeeded before this one: `{needs=a,b}`.
+    pub needs: Vec<String>,
+    /// How long it may take at most, in seconds: `{timeout=30}`. The run's own limit holds beside it.
+    pub timeout_seconds: Option<u32>,
+    /// Whether the run goes on when it fails: `{allow_failure=true}`.
+    pub allow_failure: bool,
 }
 
 /// Collects the code blocks of all sections that hold them. With `runnable`, what keeps a block from being run is an error.
@@ -120,6 +150,9 @@ pub(crate) fn blocks(
                 },
                 code: code.text,
                 line: number(fence.open + 2),
+                needs: Vec::new(),
+                timeout_seconds: None,
+                allow_failure: false,
             });
         }
     }
@@ -150,7 +183,7 @@ fn report_language(language: &Language, fence: &Fence, severity: Severity, findi
         )
     };
     let mut hint = format!("supported: {SUPPORTED_LANGUAGES}");
-    if let Some(near) = nearest(name, &PYTHON) {
+    if let Some(near) = nearest(name, &WORDS.map(|(word, _)| word)) {
         hint = format!("did you mean `{near}`? {hint}");
     }
     findings.add(code, severity, fence.span, message, hint);
@@ -279,6 +312,7 @@ mod tests {
         for word in ["python", "Python", "qiskit", "torch", "py"] {
             assert_eq!(Language::of(word), Language::Python);
         }
-        assert_eq!(Language::of("bash"), Language::Other("bash".to_owned()));
+        assert_eq!(Language::of("SH"), Language::Bash);
+        assert_eq!(Language::of("sql"), Language::Other("sql".to_owned()));
     }
 }

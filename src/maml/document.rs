@@ -53,6 +53,12 @@ impl Document {
         !self.blocks.is_empty()
     }
 
+    /// The order in which the blocks run, as indices into [`blocks`](Self::blocks): a block after those that it needs,
+    /// else by place.
+    pub fn run_order(&self) -> Vec<usize> {
+        (0..self.blocks.len()).collect()
+    }
+
     /// The first section of a kind.
     pub fn section(&self, kind: &SectionKind) -> Option<&Section> {
         self.sections.iter().find(|section| section.kind == *kind)
