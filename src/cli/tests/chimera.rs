@@ -123,6 +123,13 @@ fn json_and_sarif_are_valid_and_complete() {
     assert_eq!(json[1]["diagnostics"][0]["start"]["line"], 1);
     let sarif = lint("sarif");
     assert_eq!(sarif["version"], "2.1.0");
+    let schema: Value = serde_json::from_str(include_str!("sarif-2.1.0.schema.json")).unwrap();
+    let violations: Vec<String> = jsonschema::validator_for(&schema)
+        .unwrap()
+        .iter_errors(&sarif)
+        .map(|error| format!("{}: {error}", error.instance_path()))
+        .collect();
+    assert_eq!(violations, Vec::<String>::new());
     let results = sarif["runs"][0]["results"].as_array().unwrap();
     assert_eq!(results.len(), json[1]["diagnostics"].as_array().unwrap().len());
     for result in results {
