@@ -1,13 +1,12 @@
 //! Whether a head runs what it is asked to: every check of a grant, none of them taken on trust from the transport.
 
-use crate::execution::{Block, Job};
 use crate::tls::chain;
 use crypto::grant::Grant;
 use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
 use head_proto::RunRequest;
 use jiff::{SignedDuration, Timestamp};
-use maml::{Language, Severity};
-use serde_json::{Map, Value};
+use maml::Severity;
+use sandbox::job::Job;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -165,8 +164,8 @@ impl Admitted {
     }
 }
 
-/// The document's blocks as a job; or the first block that this head cannot run.
-pub fn job(request: &RunRequest, grant: &Grant) -> Result<(Job, Option<Block>), Refusal> {
+/// What is to be run, as the sandbox takes it.
+pub fn job(request: &RunRequest, grant: &Grant) -> Result<Job, Refusal> {
     let source = std::str::from_utf8(&request.document)
         .map_err(|error| Refusal::Document(format!("not UTF-8: {error}")))?;
     let document = maml::read(source).accept().map_err(|diagnostics| {
@@ -179,25 +178,6 @@ pub fn job(request: &RunRequest, grant: &Grant) -> Result<(Job, Option<Block>), 
         }))
     })?;
     let inputs = std::str::from_utf8(&request.inputs).map_err(|_| Refusal::Inputs)?;
-    serde_json::from_str::<Map<String, Value>>(inputs).map_err(|_| Refusal::Inputs)?;
-    let mut unsupported = None;
-    let blocks = document.blocks.iter().map(|block| {
-        let converted = Block {
-            name: block.name.clone(),
-            language: block.language.as_str().to_owned(),
-            code: block.code.clone(),
-            line: block.line,
-        };
-        if !matches!(block.language, Language::Python) {
-            unsupported.get_or_insert_with(|| converted.clone());
-        }
-        converted
-    });
-    let job = Job {
-        blocks: blocks.collect(),
-        inputs: inputs.to_owned(),
-        outputs: document.output_schema.map(|schema| schema.property_names()),
-        time_limit: Duration::from_secs(u64::from(grant.timeout_seconds.max(1))),
-    };
-    Ok((job, unsupported))
+    let time_limit = Duration::from_secs(u64::from(grant.timeout_seconds.max(1)));
+    Job::of(&document, inputs, time_limit).map_err(|sandbox::job::Error::Inputs(_)| Refusal::Inputs)
 }

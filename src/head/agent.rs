@@ -1,20 +1,22 @@
 //! The agent: one head's state, and the way of a run through it from request to attestation.
 
 use crate::admission::{self, Head, Refusal};
-use crate::attestation::{self, Machine};
-use crate::consumption::Consumption;
 use crate::environment;
-use crate::execution::{Block, Happening, Job, Outcome, Place, execute, failure, reason};
-use crate::folder::Folders;
-use crate::journal::{Journal, Stream};
+use crate::journal::Journal;
 use crate::runs::{Entry, Keep, Registry, Run};
 use crate::tls::Identity;
-use crate::zygote::{Configuration, Ready, State, Zygote};
 use crypto::attestation::{BlockState, RunError};
 use crypto::{DigestSet, SigningKey, Suite};
 use head_proto::run_event::Event;
 use head_proto::{BlockChanged, Finished, HeadStatus, Output, RunRequest, Started, output};
 use jiff::Timestamp;
+use sandbox::attestation::{Attested, Machine, attest};
+use sandbox::consumption::Consumption;
+use sandbox::execution::{Happening, Place, Stream, execute, failure};
+use sandbox::folder::Folders;
+use sandbox::job::{Block, Job};
+use sandbox::reason;
+use sandbox::zygote::{Configuration, Ready, State, Zygote};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -122,8 +124,7 @@ impl Agent {
         admitted
             .begin(Timestamp::now(), self.token.load(Ordering::Acquire))
             .map_err(|refusal| refuse(&refusal))?;
-        let (job, unsupported) =
-            admission::job(&request, &admitted.grant).map_err(|refusal| refuse(&refusal))?;
+        let job = admission::job(&request, &admitted.grant).map_err(|refusal| refuse(&refusal))?;
         if self.is_draining() {
             return Err(Status::unavailable("this head is draining and takes no new runs"));
         }
@@ -149,11 +150,7 @@ impl Agent {
                 let (agent, begun) = (self.clone(), run.clone());
                 let work = tokio::spawn({
                     let (agent, run) = (self.clone(), run.clone());
-                    async move {
-                        agent
-                            .carry_out(&run, job, unsupported, admitted.digest, &ready)
-                            .await
-                    }
+                    async move { agent.carry_out(&run, job, admitted.digest, &ready).await }
                 });
                 tokio::spawn(async move {
                     // Whatever happened, the run ends and its place is free again. A Finished that attests nothing is
@@ -255,45 +252,37 @@ impl Agent {
     }
 
     /// From job to attestation.
-    async fn carry_out(
-        &self,
-        run: &Arc<Run>,
-        job: Job,
-        unsupported: Option<Block>,
-        grant: DigestSet,
-        ready: &Ready,
-    ) -> Finished {
-        let outcome = if let Some(block) = unsupported {
-            refuse_language(&job, &block)
-        } else {
-            let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
-            let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
-            let outcome = execute(self.place(), &job, run.stopped(), |happening| {
-                if let Happening::Printed(stream, data) = &happening {
-                    match stream {
-                        Stream::Stdout => stdout.take(data),
-                        Stream::Stderr => stderr.take(data),
-                    }
+    async fn carry_out(&self, run: &Arc<Run>, job: Job, grant: DigestSet, ready: &Ready) -> Finished {
+        let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
+        let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
+        let outcome = execute(self.place(), &job, run.stopped(), |happening| {
+            if let Happening::Printed(stream, data) = &happening {
+                match stream {
+                    Stream::Stdout => stdout.take(data),
+                    Stream::Stderr => stderr.take(data),
                 }
-                run.add(event(&job, happening));
-            })
-            .await;
-            stdout.finish();
-            stderr.finish();
-            outcome
-        };
+            }
+            run.add(event(&job, happening));
+        })
+        .await;
+        stdout.finish();
+        stderr.finish();
         tracing::info!(
             run_id = %run.id(),
             millis = outcome.elapsed.as_secs_f64() * 1e3,
             reason = outcome.result.as_ref().err().map(|error| error.reason.as_str()),
             "run finished"
         );
-        attestation::finish(&self.key, &self.machine, Some(ready), run.id(), grant, outcome).unwrap_or_else(
-            |error| {
+        match attest(&self.key, &self.machine, ready, run.id(), grant, outcome) {
+            Ok(Attested { envelope, outputs }) => Finished {
+                attestation: envelope.to_json().into_bytes(),
+                outputs,
+            },
+            Err(error) => {
                 tracing::error!(run_id = %run.id(), error = %crate::tls::chain(&error), "a run cannot be attested");
                 Finished::default()
-            },
-        )
+            }
+        }
     }
 
     /// Follows the zygote: a new one is ready once it has run the canary.
@@ -355,41 +344,6 @@ fn refuse(refusal: &Refusal) -> Status {
     let status = refusal.status();
     tracing::warn!(reason = %status.message(), "a run is refused");
     status
-}
-
-/// Nothing is run when a part of the document could not be.
-fn refuse_language(job: &Job, block: &Block) -> Outcome {
-    let now = Timestamp::now();
-    let nothing = || crypto::attestation::StreamDigest {
-        bytes: 0,
-        truncated: false,
-        digest: DigestSet::of(b""),
-    };
-    Outcome {
-        result: Err(RunError {
-            line: Some(block.line),
-            ..failure(
-                reason::UNSUPPORTED_LANGUAGE,
-                format!("this head does not run blocks in {}", block.language),
-            )
-        }),
-        blocks: job
-            .blocks
-            .iter()
-            .map(|block| crypto::attestation::BlockResult {
-                name: block.name.clone(),
-                language: block.language.clone(),
-                state: BlockState::Skipped,
-                duration_millis: 0,
-                diagnostics: String::new(),
-            })
-            .collect(),
-        stdout: nothing(),
-        stderr: nothing(),
-        started_at: now,
-        finished_at: now,
-        elapsed: Duration::ZERO,
-    }
 }
 
 fn event(job: &Job, happening: Happening) -> Event {

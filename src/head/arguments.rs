@@ -1,14 +1,14 @@
 //! The command line and the environment of the agent.
 
 use crate::agent::Setup;
-use crate::attestation::Machine;
-use crate::consumption::Consumption;
 use crate::environment::{devices, image_digest};
-use crate::policy::{self, Limits, Policy};
 use crate::runs::Keep;
-use crate::zygote::Configuration;
 use clap::Parser;
-use std::collections::BTreeMap;
+use sandbox::attestation::Machine;
+use sandbox::consumption::Consumption;
+use sandbox::environment;
+use sandbox::policy::{self, Limits, Policy};
+use sandbox::zygote::Configuration;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,27 +71,15 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// The agent's setup. `environment` looks up the variables that interpreters inherit.
-    pub fn setup(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Setup, policy::Error> {
+    /// The agent's setup. `lookup` gives the variables that interpreters inherit.
+    pub fn setup(&self, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Setup, policy::Error> {
         let limits = Limits {
             memory: self.run_memory_mib << 20,
             file: self.run_disk_mib << 20,
             descriptors: 1024,
             processes: self.run_processes.saturating_mul(16),
         };
-        let inherited: BTreeMap<String, OsString> = INHERITED
-            .iter()
-            .filter_map(|name| Some(((*name).to_owned(), environment(name)?)))
-            .chain(
-                FIXED
-                    .iter()
-                    .map(|(name, value)| ((*name).to_owned(), (*value).into())),
-            )
-            .collect();
-        let of_runs = inherited
-            .iter()
-            .filter_map(|(name, value)| Some((name.clone(), value.to_str()?.to_owned())))
-            .collect();
+        let inherited = environment::of_interpreter(lookup);
         Ok(Setup {
             pod_uid: self.pod_uid.clone(),
             workers: self.workers as usize,
@@ -103,7 +91,7 @@ impl Arguments {
             zygote: Configuration {
                 python: self.python.clone(),
                 preload: self.preload.clone(),
-                policy: Policy::new(limits, self.minimum_landlock, of_runs)?,
+                policy: Policy::new(limits, self.minimum_landlock, environment::of_runs(&inherited))?,
                 environment: inherited,
             },
             together: Consumption {
@@ -118,29 +106,6 @@ impl Arguments {
         })
     }
 }
-
-/// Of the agent's own environment, interpreters get these and no others.
-const INHERITED: [&str; 9] = [
-    "PATH",
-    "PYTHONPATH",
-    "LD_LIBRARY_PATH",
-    "TZ",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NVIDIA_VISIBLE_DEVICES",
-    "NVIDIA_DRIVER_CAPABILITIES",
-    "CUDA_VISIBLE_DEVICES",
-];
-
-/// The same in every run. Qiskit would start processes that share semaphores, which a run may not.
-const FIXED: [(&str, &str); 6] = [
-    ("LANG", "C.UTF-8"),
-    ("PYTHONUTF8", "1"),
-    ("PYTHONDONTWRITEBYTECODE", "1"),
-    ("USER", "chimera"),
-    ("LOGNAME", "chimera"),
-    ("QISKIT_PARALLEL", "FALSE"),
-];
 
 fn module(name: &str) -> Result<String, String> {
     let part = |part: &str| {
@@ -174,16 +139,5 @@ mod tests {
         for bad in ["os; x", "a..b", "1a", "a b"] {
             assert!(parse(&["--preload", bad]).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn interpreters_get_nothing_of_the_environment_but_what_is_listed() {
-        let setup = parse(&[]).unwrap().setup(|_| Some("x".into())).unwrap();
-        let names = setup.zygote.environment.keys();
-        assert!(
-            names.into_iter().all(
-                |name| INHERITED.contains(&name.as_str()) || FIXED.iter().any(|(fixed, _)| fixed == name)
-            )
-        );
     }
 }

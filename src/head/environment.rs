@@ -1,12 +1,8 @@
-//! What this head runs documents with: interpreter, packages, languages, devices.
+//! What this head runs documents with, as it tells the controller: interpreter, packages, languages, devices.
 
-use crate::zygote::Ready;
 use head_proto::Environment;
-use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-
-/// Languages of code blocks that a head runs.
-pub const LANGUAGES: [&str; 1] = ["python"];
+use sandbox::environment::packages_digest;
+use sandbox::zygote::Ready;
 
 /// The environment as the zygote told it.
 pub fn of(ready: &Ready) -> Environment {
@@ -14,18 +10,9 @@ pub fn of(ready: &Ready) -> Environment {
         interpreter: ready.interpreter.clone(),
         packages: ready.packages.clone(),
         packages_digest: packages_digest(&ready.packages),
-        languages: LANGUAGES.map(str::to_owned).to_vec(),
+        languages: ready.languages.clone(),
         landlock_abi: ready.landlock_abi,
     }
-}
-
-/// SHA-256 (hexadecimal) over the sorted lines `name==version\n`.
-fn packages_digest(packages: &BTreeMap<String, String>) -> String {
-    let mut digest = Sha256::new();
-    for (name, version) in packages {
-        digest.update(format!("{name}=={version}\n"));
-    }
-    hex::encode(digest.finalize())
 }
 
 /// GPU devices that the container runtime gave to this pod, from the value of NVIDIA_VISIBLE_DEVICES.

@@ -4,6 +4,7 @@
 //! never holds up a run: lines that do not fit the queue are dropped and counted.
 
 use jiff::Timestamp;
+use sandbox::execution::Stream;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,16 +15,6 @@ use std::time::Duration;
 
 const QUEUE: usize = 4096;
 const LONGEST_LINE: usize = 16 * 1024;
-
-/// One of a run's two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,21 +1,15 @@
 //! The agent in a head pod: takes granted documents from the controller, runs each in a sandboxed child of a warm
 //! interpreter, and attests what happened.
 //!
-//! A request goes through [`tls`], [`server`], [`admission`] and [`runs`] to [`execution`], which forks from the
-//! [`zygote`]; [`agent`] holds them together. The agent has no Kubernetes credentials and no key but the one it makes.
+//! A request goes through [`tls`], [`server`], [`admission`] and [`runs`] to the [`sandbox`]; [`agent`] holds them
+//! together. The agent has no Kubernetes credentials and no key but the one it makes.
 
 pub mod admission;
 pub mod agent;
 pub mod arguments;
-pub mod attestation;
-pub mod consumption;
 pub mod environment;
-pub mod execution;
-pub mod folder;
 pub mod health;
 pub mod journal;
-pub mod policy;
 pub mod runs;
 pub mod server;
 pub mod tls;
-pub mod zygote;

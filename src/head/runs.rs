@@ -246,7 +246,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execution::{failure, reason};
+    use sandbox::execution::failure;
+    use sandbox::reason;
 
     fn finish(registry: &Registry, id: &str) {
         let Entry::New(run) = registry.enter(id) else {

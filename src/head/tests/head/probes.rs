@@ -1,8 +1,9 @@
 //! Hostile documents: each is refused or contained, and the head goes on as if nothing had been.
 
 use crate::testbed::{PATIENCE, Ran, Testbed, document};
-use head::execution::{KEPT_OUTPUT, reason};
 use head_proto::run_event::Event;
+use sandbox::execution::KEPT_OUTPUT;
+use sandbox::reason;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -3,10 +3,10 @@
 use crate::testbed::{Authority, Testbed, connect, document};
 use crypto::attestation::{BlockState, Outcome};
 use crypto::{DigestSet, KeyPurpose, KeyStatement};
-use head::execution::reason;
 use head_proto::run_event::Event;
 use head_proto::{BlockState as State, CancelRequest, ResumeRequest, WatchRequest};
 use jiff::{SignedDuration, Timestamp};
+use sandbox::reason;
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tonic::Code;

@@ -5,6 +5,8 @@
 
 use crate::consumption::{self, Consumption};
 use crate::folder::{Folders, remove_tree};
+use crate::job::{Block, Job};
+use crate::reason;
 use crate::zygote::{Ending, Order, State, Zygote};
 use crypto::DigestSet;
 use crypto::attestation::{BlockResult, BlockState, RunError, StreamDigest};
@@ -37,91 +39,14 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Reasons of failed runs, as they stand in attestations and conditions.
-pub mod reason {
-    /// A block raised an error.
-    pub const BLOCK_FAILED: &str = "ProgramFailed";
-    /// The run took longer than its grant allows.
-    pub const TIMED_OUT: &str = "TimedOut";
-    /// The run asked for more memory than it may have.
-    pub const OUT_OF_MEMORY: &str = "OutOfMemory";
-    /// The run printed without end.
-    pub const OUTPUT_LIMIT_EXCEEDED: &str = "OutputLimitExceeded";
-    /// The run started more processes and threads than it may have.
-    pub const PROCESS_LIMIT_EXCEEDED: &str = "ProcessLimitExceeded";
-    /// The run wrote more to disk than it may.
-    pub const DISK_LIMIT_EXCEEDED: &str = "DiskLimitExceeded";
-    /// The outputs are not JSON, or too large.
-    pub const INVALID_OUTPUT: &str = "OutputsUnreadable";
-    /// A signal ended the run.
-    pub const KILLED: &str = "ProgramKilled";
-    /// The interpreter ended before the document did.
-    pub const INTERPRETER_EXITED: &str = "InterpreterExited";
-    /// Someone cancelled the run.
-    pub const CANCELLED: &str = "Cancelled";
-    /// The head was stopped before the run was over. Not the document's fault.
-    pub const HEAD_STOPPING: &str = "HeadStopping";
-    /// The warm interpreter was lost. Not the document's fault.
-    pub const INTERPRETER_LOST: &str = "InterpreterLost";
-    /// The sandbox could not be put in force, and nothing was run. Not the document's fault.
-    pub const SANDBOX_FAILED: &str = "SandboxFailed";
-    /// A block is in a language that this head does not run.
-    pub const UNSUPPORTED_LANGUAGE: &str = "UnsupportedLanguage";
-
-    /// All of them, for the test that users can look each of them up.
-    #[cfg(test)]
-    const ALL: [&str; 14] = [
-        BLOCK_FAILED,
-        TIMED_OUT,
-        OUT_OF_MEMORY,
-        OUTPUT_LIMIT_EXCEEDED,
-        PROCESS_LIMIT_EXCEEDED,
-        DISK_LIMIT_EXCEEDED,
-        INVALID_OUTPUT,
-        KILLED,
-        INTERPRETER_EXITED,
-        CANCELLED,
-        HEAD_STOPPING,
-        INTERPRETER_LOST,
-        SANDBOX_FAILED,
-        UNSUPPORTED_LANGUAGE,
-    ];
-
-    #[test]
-    fn every_reason_of_a_head_is_documented() {
-        for reason in ALL {
-            assert!(
-                api::reasons::ALL.iter().any(|known| known.name == reason),
-                "{reason}"
-            );
-        }
-    }
-}
-
-/// One code block.
-#[derive(Clone, Debug, Serialize)]
-pub struct Block {
-    /// Its name.
-    pub name: String,
-    /// Its language, lower case.
-    pub language: String,
-    /// The code.
-    pub code: String,
-    /// Line of the document that the code begins at, from 1.
-    pub line: u32,
-}
-
-/// What is to be run.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// The blocks in their order, all in Python.
-    pub blocks: Vec<Block>,
-    /// The inputs: one JSON object, as text.
-    pub inputs: String,
-    /// The global variables to harvest; without them, the dict `outputs`.
-    pub outputs: Option<Vec<String>>,
-    /// How long it may take.
-    pub time_limit: Duration,
+/// One of a run's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// What happens while a run is under way.
@@ -132,7 +57,7 @@ pub enum Happening {
     /// A block ended.
     Ended(usize, BlockResult),
     /// Something was printed.
-    Printed(crate::journal::Stream, Vec<u8>),
+    Printed(Stream, Vec<u8>),
 }
 
 /// How a run went.
@@ -175,7 +100,16 @@ pub async fn execute(
     let (started_at, began) = (Timestamp::now(), Instant::now());
     let mut progress = Progress::of(job);
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
-    let result = match begin(place, job) {
+    let begun = match refuse_language(place, job) {
+        None => begin(place, job).map_err(|error| {
+            failure(
+                reason::SANDBOX_FAILED,
+                format!("the run's folder or pipes cannot be made: {error}"),
+            )
+        }),
+        Some(refusal) => Err(refusal),
+    };
+    let result = match begun {
         Ok(mut running) => {
             let result = running
                 .follow(
@@ -190,10 +124,7 @@ pub async fn execute(
             running.clean_up().await;
             result
         }
-        Err(error) => Err(failure(
-            reason::SANDBOX_FAILED,
-            format!("the run's folder or pipes cannot be made: {error}"),
-        )),
+        Err(error) => Err(error),
     };
     if let Err(error) = &result {
         progress.fail(error, &mut sink);
@@ -218,6 +149,25 @@ pub fn failure(reason: &str, message: impl Into<String>) -> RunError {
         column: None,
         code: None,
     }
+}
+
+/// Nothing is run when a part of the document could not be.
+fn refuse_language(place: Place<'_>, job: &Job) -> Option<RunError> {
+    let state = place.zygote.state();
+    let State::Ready(ready) = &*state.borrow() else {
+        return None;
+    };
+    let block = job.unsupported(&ready.languages)?;
+    let message = format!(
+        "block {} is in {}, which is not offered here; offered: {}",
+        block.name,
+        block.language,
+        ready.languages.join(", ")
+    );
+    Some(RunError {
+        line: Some(block.line),
+        ..failure(reason::UNSUPPORTED_LANGUAGE, message)
+    })
 }
 
 /// What is held while a run is under way.
@@ -272,7 +222,6 @@ impl Running {
         [stdout, stderr]: [&mut Kept; 2],
         sink: &mut (impl FnMut(Happening) + Send),
     ) -> Result<Vec<u8>, RunError> {
-        use crate::journal::Stream;
         let mut order = frame(&Told {
             blocks: &job.blocks,
             inputs: &job.inputs,
@@ -560,7 +509,7 @@ impl Kept {
     fn take(
         &mut self,
         data: &mut Vec<u8>,
-        stream: crate::journal::Stream,
+        stream: Stream,
         sink: &mut impl FnMut(Happening),
     ) -> Option<RunError> {
         self.bytes += data.len() as u64;

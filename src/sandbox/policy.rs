@@ -38,6 +38,8 @@ pub struct Limits {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
+    /// False where the user gave up confinement: then limits alone are put in force.
+    confined: bool,
     /// The landlock ABI below which nothing is run. 6 confines files, TCP, signals and abstract sockets.
     minimum_landlock: u32,
     /// BPF programs in the order in which they are installed, base64.
@@ -58,6 +60,7 @@ impl Policy {
     ) -> Result<Self, Error> {
         let owned = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
         Ok(Self {
+            confined: true,
             minimum_landlock,
             seccomp: vec![encode(&allowed()?), encode(&refused()?)],
             paths: BTreeMap::from([
@@ -68,6 +71,19 @@ impl Policy {
             limits,
             environment,
         })
+    }
+
+    /// Resource limits, a process group and an environment of its own, and nothing else: for machines that cannot
+    /// confine a run, when the user has said that he trusts the document. Attestations say so.
+    pub fn unconfined(limits: Limits, environment: BTreeMap<String, String>) -> Self {
+        Self {
+            confined: false,
+            minimum_landlock: 0,
+            seccomp: vec![],
+            paths: BTreeMap::new(),
+            limits,
+            environment,
+        }
     }
 }
 

@@ -69,7 +69,11 @@ pub struct Ready {
     pub interpreter: String,
     /// Installed distributions, name to version.
     pub packages: BTreeMap<String, String>,
-    /// Landlock ABI of the kernel.
+    /// Languages of code blocks that it can run, in order.
+    pub languages: Vec<String>,
+    /// Whether its children are confined by landlock and seccomp.
+    pub confined: bool,
+    /// Landlock ABI in force in its children; 0 when they are not confined.
     pub landlock_abi: u32,
     /// The resource limits of its children, by setrlimit's names.
     pub limits: BTreeMap<String, u64>,
@@ -366,11 +370,13 @@ impl Session {
                     };
                     match serde_json::from_slice(&buffer[..length]) {
                         Ok(FromZygote::Packages { packages }) => self.ready.packages.extend(packages),
-                        Ok(FromZygote::Ready { interpreter, landlock, limits, anonymous }) => {
+                        Ok(FromZygote::Ready { interpreter, languages, confined, landlock, limits, anonymous }) => {
                             ready = true;
                             last_answer = Instant::now();
                             let told = Ready {
                                 interpreter,
+                                languages,
+                                confined,
                                 landlock_abi: landlock,
                                 limits,
                                 anonymous,
@@ -495,6 +501,8 @@ enum FromZygote {
     },
     Ready {
         interpreter: String,
+        languages: Vec<String>,
+        confined: bool,
         landlock: u32,
         limits: BTreeMap<String, u64>,
         anonymous: u64,

@@ -92,6 +92,16 @@ class Policy:
     """The agent's policy, prepared once in the zygote so that a child only has to apply it."""
 
     def __init__(self, policy: dict[str, Any], interpreter: list[str]) -> None:
+        self.environment: dict[str, str] = policy["environment"]
+        self.relative_limits: dict[str, int] = policy["limits"]
+        self.limits: dict[str, int] = {}
+        self.capabilities = os.geteuid() == 0
+        self.confined: bool = policy["confined"]
+        self.landlock_abi = 0
+        if self.confined:
+            self.prepare_confinement(policy, interpreter)
+
+    def prepare_confinement(self, policy: dict[str, Any], interpreter: list[str]) -> None:
         self.landlock_abi = max(0, libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
         minimum: int = policy["minimumLandlock"]
         if self.landlock_abi < minimum:
@@ -107,10 +117,6 @@ class Policy:
         self.filters = [base64.b64decode(program) for program in policy["seccomp"]]
         if not self.filters:
             raise ValueError("the policy has no seccomp filter")
-        self.environment: dict[str, str] = policy["environment"]
-        self.capabilities = os.geteuid() == 0
-        self.relative_limits: dict[str, int] = policy["limits"]
-        self.limits: dict[str, int] = {}
 
     def open_path(self, path: str, rights: int) -> None:
         try:
@@ -173,26 +179,33 @@ def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the zygote is gone")
-    ruleset = make_ruleset(policy, folder)
-    # The ruleset is the one descriptor beside the four that is still needed.
-    os.dup2(ruleset, CONTROL + 1, inheritable=False)
-    os.closerange(CONTROL + 2, 1 << 20)
+    kept = CONTROL
+    if policy.confined:
+        # The ruleset is the one descriptor beside the four that is still needed.
+        kept = CONTROL + 1
+        os.dup2(make_ruleset(policy, folder), kept, inheritable=False)
+    os.closerange(kept + 1, 1 << 20)
     os.umask(0o077)
     os.chdir(os.path.join(folder, "work"))
     set_environment(policy, folder)
     set_limits(policy, cpu_seconds)
+    if policy.confined:
+        confine(policy, ruleset=kept)
+    reseed()
+
+
+def confine(policy: Policy, ruleset: int) -> None:
     if policy.capabilities:
         drop_capabilities()
     prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, CONTROL + 1, 0), "landlock_restrict_self")
-    os.close(CONTROL + 1)
+    check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
+    os.close(ruleset)
     replace_chmod()
     for program in policy.filters:
         install_filter(program)
     if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
         raise OSError("the sandbox is not in force")
-    reseed()
 
 
 def make_ruleset(policy: Policy, folder: str) -> int:

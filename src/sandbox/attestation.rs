@@ -1,14 +1,13 @@
-//! What a head swears to after a run, signed with a key that is made at its start and never leaves its memory.
+//! What is sworn to after a run, signed with a key that the caller keeps.
 
-use crate::environment::LANGUAGES;
+use crate::environment::packages_digest;
 use crate::execution::Outcome;
 use crate::zygote::Ready;
 use crypto::attestation::{self, Attestation, Environment, Error, Isolation};
-use crypto::{DigestSet, SigningKey};
-use head_proto::Finished;
+use crypto::{DigestSet, Envelope, SigningKey};
 
-/// What does not change between the runs of one agent.
-#[derive(Clone, Debug)]
+/// What does not change between the runs of one machine.
+#[derive(Clone, Debug, Default)]
 pub struct Machine {
     /// Digest of the head's image, when it is known.
     pub image_digest: Option<String>,
@@ -16,17 +15,26 @@ pub struct Machine {
     pub devices: Vec<String>,
 }
 
-/// The last event of a run.
+/// The signed account of a run, and what it is about.
+#[derive(Clone, Debug)]
+pub struct Attested {
+    /// The attestation.
+    pub envelope: Envelope,
+    /// The outputs whose digest is in it; empty when the run failed.
+    pub outputs: Vec<u8>,
+}
+
+/// Attests `outcome`. `grant` is the digest of the payload that asked for the run.
 ///
 /// `gpuSeconds` is the time that the devices were reserved for the run: wall time times their number.
-pub fn finish(
+pub fn attest(
     key: &SigningKey,
     machine: &Machine,
-    ready: Option<&Ready>,
+    ready: &Ready,
     run_id: &str,
     grant: DigestSet,
     outcome: Outcome,
-) -> Result<Finished, Error> {
+) -> Result<Attested, Error> {
     let outputs = outcome.result.as_ref().ok();
     #[allow(clippy::cast_precision_loss, reason = "a machine has few devices")]
     let gpu_seconds = outcome.elapsed.as_secs_f64() * machine.devices.len() as f64;
@@ -50,23 +58,21 @@ pub fn finish(
         gpu_seconds,
         devices: machine.devices.clone(),
         environment: Environment {
-            interpreter: ready.map(|ready| ready.interpreter.clone()).unwrap_or_default(),
-            packages_digest: ready
-                .map(|ready| crate::environment::of(ready).packages_digest)
-                .unwrap_or_default(),
+            interpreter: ready.interpreter.clone(),
+            packages_digest: packages_digest(&ready.packages),
             image_digest: machine.image_digest.clone(),
-            languages: LANGUAGES.map(str::to_owned).to_vec(),
+            languages: ready.languages.clone(),
         },
         isolation: Isolation {
-            landlock_abi: ready.map_or(0, |ready| ready.landlock_abi),
-            // Without both, no child gets as far as user code.
-            seccomp: ready.is_some(),
-            network: false,
-            rlimits: ready.map(|ready| ready.limits.clone()).unwrap_or_default(),
+            landlock_abi: ready.landlock_abi,
+            seccomp: ready.confined,
+            // Without confinement nothing keeps a run from the network.
+            network: !ready.confined,
+            rlimits: ready.limits.clone(),
         },
     };
-    Ok(Finished {
-        attestation: attestation.sign(key)?.to_json().into_bytes(),
+    Ok(Attested {
+        envelope: attestation.sign(key)?,
         outputs: outcome.result.unwrap_or_default(),
     })
 }

@@ -1,0 +1,15 @@
+//! Carries out one document at a time: forks a child of a warm interpreter, confines it, runs the blocks, attests what
+//! happened. The head's agent and `chimera run` use it alike.
+//!
+//! A [`job::Job`] goes to [`execution`], which forks from the [`zygote`] under a [`policy`]; [`attestation`] signs the
+//! outcome. Nothing here knows grants, gRPC or Kubernetes.
+
+pub mod attestation;
+pub mod consumption;
+pub mod environment;
+pub mod execution;
+pub mod folder;
+pub mod job;
+pub mod policy;
+pub mod reason;
+pub mod zygote;
