@@ -389,7 +389,8 @@ fn write_back(args: &Args, ran: &[u8], ended: &Ended, run_id: &str) -> Result<()
             outputs_json: Some(&outputs),
             ended_at: &ended_at,
             run_id,
-            text: "succeeded",
+            result: maml::RunResult::Success,
+            text: "",
         },
     )
     .map_err(|cause| fail(&cause))?;

@@ -1,7 +1,6 @@
 //! A run on this machine, which is controller and head at once: acceptance, grant, sandbox, attestation, judgement and receipt
 //! are those of a cluster.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 

@@ -159,7 +159,7 @@ fn a_failure_says_where_and_leaves_an_error_receipt() {
     home.write("a.maml.md", &python("x = 1\nraise ValueError('no such thing')"));
     let output = home.run(&["a.maml.md", "--in-place"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-    for expected in ["a.maml.md:14", "ProgramFailed", "ValueError: no such thing"] {
+    for expected in ["a.maml.md:15", "ProgramFailed", "ValueError: no such thing"] {
         assert!(text(&output).contains(expected), "{expected}: {}", text(&output));
     }
     assert!(output.stdout.is_empty());
