@@ -11,10 +11,12 @@ use std::time::Duration;
 use api::maml_workflow::Source;
 use api::{MamlWorkflow, MamlWorkflowSpec, MuReceipt, reasons};
 use controller_core::document::{Accepted, Refusal, Submission, accept};
+use controller_core::requirements::{Interpreter, unmet};
 use crypto::attestation::{BlockState, RunError};
 use jiff::Timestamp;
 use sandbox::execution::{Happening, Outcome, Stream};
 use sandbox::job::Job;
+use sandbox::zygote::Ready;
 use serde_json::{Map, Value};
 use tokio::sync::watch as channel;
 
@@ -156,6 +158,7 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
         ))
         .hint(format!("this machine runs {offered}; --python names an interpreter with other packages")));
     }
+    check_packages(&accepted, &ready)?;
     let outcome = carry_out(args, &sandbox, &job).await;
     let report = block_report(&outcome);
     let took = outcome.elapsed;
@@ -253,6 +256,24 @@ fn check_machine(accepted: &Accepted) -> Result<(), Error> {
         .hint("`chimera submit` runs it in a cluster"));
     }
     Ok(())
+}
+
+/// The packages that a document requires, against those of the interpreter.
+fn check_packages(accepted: &Accepted, ready: &Ready) -> Result<(), Error> {
+    let interpreter = Interpreter {
+        name: &ready.interpreter,
+        packages: &ready.packages,
+    };
+    let unmet = unmet(&accepted.document.front_matter.requires.packages, interpreter);
+    if unmet.is_empty() {
+        return Ok(());
+    }
+    Err(Error::failed(format!(
+        "the interpreter ({}) lacks what the document requires: {}",
+        ready.interpreter,
+        unmet.join(", ")
+    ))
+    .hint("install it in a virtual environment and activate that, or name its interpreter with --python"))
 }
 
 /// The interpreter: as told, of the active virtual environment, or the first python3.

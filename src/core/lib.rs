@@ -11,6 +11,7 @@ pub mod mirror;
 pub mod placement;
 pub mod receipt;
 pub mod receipt_check;
+pub mod requirements;
 pub mod run;
 pub mod workflow_plan;
 pub mod workflow_status;
