@@ -17,7 +17,7 @@ use crate::place::{Excerpt, Place, Span, Text, number};
 use crate::sections::{Section, SectionKind};
 
 /// A larger schema is refused.
-const MAX_SCHEMA_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 /// Steps that a regular expression with look-around may go back; others take linear time.
 const MAX_BACKTRACKING: usize = 100_000;
 /// Compiled size of one regular expression in bytes.
