@@ -134,7 +134,10 @@ fn read(folder: &Path) -> Result<LocalKeys, Error> {
     let signing = read_key(&folder.join(SIGNING))?;
     let id = signing.verifying_key().key_id();
     if trusted.key(id, KeyPurpose::Signing).is_none() {
-        let message = format!("{SIGNING} in {} is not a key that its {BUNDLE} vouches for", folder.display());
+        let message = format!(
+            "{SIGNING} in {} is not a key that its {BUNDLE} vouches for",
+            folder.display()
+        );
         return Err(Error::new(ExitCode::UntrustedKey, message).hint(RECOVER));
     }
     Ok(LocalKeys { signing, trusted })
@@ -142,12 +145,16 @@ fn read(folder: &Path) -> Result<LocalKeys, Error> {
 
 fn read_key(path: &Path) -> Result<SigningKey, Error> {
     let fail = |cause: &dyn std::error::Error| broken(path, cause);
-    let mode = fs::metadata(path).map_err(|cause| fail(&cause))?.permissions().mode();
+    let mode = fs::metadata(path)
+        .map_err(|cause| fail(&cause))?
+        .permissions()
+        .mode();
     if mode & 0o077 != 0 {
-        return Err(
-            Error::failed(format!("others than its owner may read the key {}", path.display()))
-                .hint(format!("chmod 600 {}", path.display())),
-        );
+        return Err(Error::failed(format!(
+            "others than its owner may read the key {}",
+            path.display()
+        ))
+        .hint(format!("chmod 600 {}", path.display())));
     }
     let pem = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(|cause| fail(&cause))?);
     SigningKey::from_pkcs8_pem(&pem).map_err(|cause| fail(&cause))
@@ -187,7 +194,11 @@ mod tests {
         let bundle = Bundle::from_json(&fs::read(folder.join(BUNDLE)).unwrap()).unwrap();
         let key = read_key(&folder.join(SIGNING)).unwrap();
         let trusted = bundle.verify().unwrap();
-        assert!(trusted.key(key.verifying_key().key_id(), KeyPurpose::Signing).is_some());
+        assert!(
+            trusted
+                .key(key.verifying_key().key_id(), KeyPurpose::Signing)
+                .is_some()
+        );
     }
 
     #[test]

@@ -100,14 +100,23 @@ async fn follow(args: &Args) -> Result<ExitCode, Error> {
     let mut files: Vec<&Path> = vec![&args.file];
     files.extend(args.inputs.inputs.as_deref());
     let mut changes = Changes::of(&files)?;
-    let contents = || files.iter().map(std::fs::read).map(Result::ok).collect::<Vec<_>>();
+    let contents = || {
+        files
+            .iter()
+            .map(std::fs::read)
+            .map(Result::ok)
+            .collect::<Vec<_>>()
+    };
     loop {
         if let Err(error) = once(args).await {
             error.report();
         }
         // Also what --in-place wrote just now, which is no reason to run again.
         let seen = contents();
-        output::note(format_args!("waiting for a change of {}", source::shown(&args.file)));
+        output::note(format_args!(
+            "waiting for a change of {}",
+            source::shown(&args.file)
+        ));
         loop {
             tokio::select! {
                 () = changes.next() => {}
@@ -156,7 +165,9 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
             block.name,
             block.language
         ))
-        .hint(format!("this machine runs {offered}; --python names an interpreter with other packages")));
+        .hint(format!(
+            "this machine runs {offered}; --python names an interpreter with other packages"
+        )));
     }
     check_packages(&accepted, &ready)?;
     let outcome = carry_out(args, &sandbox, &job).await;
@@ -180,8 +191,14 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
         for line in &report {
             output::note(line);
         }
-        let place = receipt.map_or_else(|| "not written (stdin; --receipt FILE)".to_owned(), |path| path.display().to_string());
-        output::note(format_args!("succeeded in {:.2} s; receipt {place}", took.as_secs_f64()));
+        let place = receipt.map_or_else(
+            || "not written (stdin; --receipt FILE)".to_owned(),
+            |path| path.display().to_string(),
+        );
+        output::note(format_args!(
+            "succeeded in {:.2} s; receipt {place}",
+            took.as_secs_f64()
+        ));
     }
     Ok(ExitCode::Ok)
 }
@@ -217,9 +234,13 @@ async fn carry_out(args: &Args, sandbox: &Sandbox, job: &Job) -> Outcome {
 fn workflow(args: &Args, inputs: Map<String, Value>) -> Result<MamlWorkflow, Error> {
     let seconds = args.timeout.as_secs_f64().ceil().max(1.0);
     if seconds > 604_800.0 {
-        return Err(Error::usage("--timeout is longer than a run may take, which is a week"));
+        return Err(Error::usage(
+            "--timeout is longer than a run may take, which is a week",
+        ));
     }
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    let user = ["USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok());
     let mut workflow = MamlWorkflow::new(
         &source::workflow_name(&args.file),
         MamlWorkflowSpec {
@@ -369,7 +390,12 @@ fn block_report(outcome: &Outcome) -> Vec<String> {
                 block.duration_millis
             ));
         }
-        lines.extend(block.diagnostics.lines().map(|line| format!("  {}", output::harmless(line))));
+        lines.extend(
+            block
+                .diagnostics
+                .lines()
+                .map(|line| format!("  {}", output::harmless(line))),
+        );
     }
     lines
 }
@@ -381,8 +407,9 @@ fn write_receipt(args: &Args, receipt: &MuReceipt) -> Result<Option<PathBuf>, Er
         None if source::is_stdin(&args.file) => return Ok(None),
         None => source::beside(&args.file, ".receipt.json"),
     };
-    let fail =
-        |cause: &dyn std::error::Error| Error::failed(format!("cannot write the receipt {}", path.display())).because(cause);
+    let fail = |cause: &dyn std::error::Error| {
+        Error::failed(format!("cannot write the receipt {}", path.display())).because(cause)
+    };
     let mut json = serde_json::to_vec_pretty(receipt).map_err(|cause| fail(&cause))?;
     json.push(b'\n');
     whole_file::replace(&path, &json).map_err(|cause| fail(&cause))?;
@@ -396,14 +423,19 @@ fn write_back(args: &Args, ran: &[u8], ended: &Ended, run_id: &str) -> Result<()
         Error::failed(format!("cannot write the outputs into {}", path.display())).because(cause)
     };
     if std::fs::read(path).map_err(|cause| fail(&cause))? != ran {
-        return Err(
-            Error::failed(format!("{} was changed while it ran, so the outputs were not written into it", path.display()))
-                .hint("the receipt is of the document as it was; run it again"),
-        );
+        return Err(Error::failed(format!(
+            "{} was changed while it ran, so the outputs were not written into it",
+            path.display()
+        ))
+        .hint("the receipt is of the document as it was; run it again"));
     }
     let text = std::str::from_utf8(ran).map_err(|cause| fail(&cause))?;
     let outputs = serde_json::to_string_pretty(&ended.record.outputs).map_err(|cause| fail(&cause))?;
-    let ended_at = ended.record.attestation.finished_at.to_string();
+    let ended_at = ended.record.attestation.finished_at;
+    let ended_at = ended_at
+        .round(jiff::Unit::Millisecond)
+        .unwrap_or(ended_at)
+        .to_string();
     let edited = maml::with_run(
         text,
         &maml::RunNote {

@@ -56,8 +56,9 @@ pub fn documents(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             continue;
         }
         let before = found.len();
-        walk(path, &mut found)
-            .map_err(|cause| Error::usage(format!("cannot read the folder {}", path.display())).because(&cause))?;
+        walk(path, &mut found).map_err(|cause| {
+            Error::usage(format!("cannot read the folder {}", path.display())).because(&cause)
+        })?;
         if found.len() == before {
             return Err(Error::usage(format!("{} holds no documents", path.display()))
                 .hint(format!("their names end in {}", ENDINGS.join(", "))));
@@ -127,7 +128,11 @@ pub fn workflow_name(document: &Path) -> String {
         .collect();
     let name: String = words.join("-").chars().take(50).collect();
     let name = name.trim_end_matches('-');
-    if name.is_empty() { "maml".to_owned() } else { name.to_owned() }
+    if name.is_empty() {
+        "maml".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// An agent's URI, from the command line.

@@ -219,7 +219,11 @@ fn workflow(args: &Args, text: String, inputs: Map<String, Value>) -> Result<Mam
 
 /// `Bell State.maml.md` becomes `bell-state-1f3a9`.
 fn name_for(path: &Path, random: &str) -> String {
-    format!("{}-{}", source::workflow_name(path), &random[..5.min(random.len())])
+    format!(
+        "{}-{}",
+        source::workflow_name(path),
+        &random[..5.min(random.len())]
+    )
 }
 
 /// Prints every change of phase until the run is over.

@@ -149,7 +149,9 @@ pub async fn resolve(
     if cluster.is_none()
         && let Some(signer) = signer
         && let Some(bundle) = local_keys::bundle()?
-        && bundle.verify().is_ok_and(|trusted| trusted.find(signer).is_some())
+        && bundle
+            .verify()
+            .is_ok_and(|trusted| trusted.find(signer).is_some())
     {
         return Ok(Anchor {
             local: true,

@@ -11,9 +11,7 @@ pub fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut fresh = tempfile::Builder::new()
-        .prefix(".chimera-")
-        .tempfile_in(folder)?;
+    let mut fresh = tempfile::Builder::new().prefix(".chimera-").tempfile_in(folder)?;
     fresh.write_all(text)?;
     match fs::metadata(&path) {
         Ok(old) => fresh.as_file().set_permissions(old.permissions())?,

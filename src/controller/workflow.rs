@@ -9,8 +9,8 @@ use api::{
     reasons,
 };
 use controller_core::{
-    placement::{Demand, Placement},
     mirror,
+    placement::{Demand, Placement},
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, Destination, Intent, build_grant, run_key},
     workflow_plan::{

@@ -74,7 +74,11 @@ mod tests {
     use super::*;
 
     fn check(required: &str) -> Vec<String> {
-        let packages = [("numpy", "2.3.1"), ("qiskit-aer", "0.17.2"), ("odd", "no version")];
+        let packages = [
+            ("numpy", "2.3.1"),
+            ("qiskit-aer", "0.17.2"),
+            ("odd", "no version"),
+        ];
         let packages = packages.map(|(name, version)| (name.to_owned(), version.to_owned()));
         let interpreter = Interpreter {
             name: "CPython 3.13.5",
@@ -100,10 +104,16 @@ mod tests {
         for (unmet, expected) in [
             ("numpy>=99", "numpy>=99 (installed is 2.3.1)"),
             ("torch", "torch (not installed)"),
-            ("nothing; python_version >= '3.0'", "nothing; python_version >= '3.0' (not installed)"),
+            (
+                "nothing; python_version >= '3.0'",
+                "nothing; python_version >= '3.0' (not installed)",
+            ),
             ("odd>=1", "odd>=1 (installed is no version)"),
             ("a b", "a b (not a PEP 508 requirement)"),
-            ("numpy @ https://example.com/n.whl", "numpy @ https://example.com/n.whl (addresses are not looked up)"),
+            (
+                "numpy @ https://example.com/n.whl",
+                "numpy @ https://example.com/n.whl (addresses are not looked up)",
+            ),
         ] {
             assert_eq!(check(unmet), [expected], "{unmet}");
         }

@@ -49,7 +49,12 @@ mod tests {
         let pem = key.pkcs8_pem();
         let back = SigningKey::from_pkcs8_pem(&pem).unwrap();
         assert_eq!(back.verifying_key().key_id(), key.verifying_key().key_id());
-        for bad in ["", "x", &pem.replace("MDQ", "MDU"), &pem.replace("PRIVATE", "PUBLIC")] {
+        for bad in [
+            "",
+            "x",
+            &pem.replace("MDQ", "MDU"),
+            &pem.replace("PRIVATE", "PUBLIC"),
+        ] {
             assert!(SigningKey::from_pkcs8_pem(bad).is_err(), "{bad}");
         }
     }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MuReceipt};
 use controller_core::document::{Accepted, Refusal};
-use controller_core::receipt::{COMMAND_LINE, Finished, Signatory, build_claim, build_receipt, refusal_failure};
+use controller_core::receipt::{
+    COMMAND_LINE, Finished, Signatory, build_claim, build_receipt, refusal_failure,
+};
 use controller_core::run::{Destination, Ending, Intent, Record, build_grant, judge};
 use controller_core::{mirror, run};
 use crypto::attestation::RunError;
@@ -253,14 +255,15 @@ impl Granted<'_> {
             attestation: attested.envelope.to_json().into_bytes(),
             outputs: attested.outputs,
         };
-        let record = judge(&ending, workflow, 1, &keys.trusted, &self.accepted.document).map_err(
-            |disbelief| match disbelief {
-                run::Disbelief::Infrastructure { message, .. } => {
-                    Error::failed(format!("the document was not run to its end: {message}"))
+        let record =
+            judge(&ending, workflow, 1, &keys.trusted, &self.accepted.document).map_err(|disbelief| {
+                match disbelief {
+                    run::Disbelief::Infrastructure { message, .. } => {
+                        Error::failed(format!("the document was not run to its end: {message}"))
+                    }
+                    other => Error::failed("the records of the run disagree").because(&other),
                 }
-                other => Error::failed("the records of the run disagree").because(&other),
-            },
-        )?;
+            })?;
         let receipt = self.submitted.sign(&Finished {
             workflow,
             attempt: 1,

@@ -30,7 +30,8 @@ impl Changes {
         let names = watched.clone();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let changed = event.is_ok_and(|event| {
-                !matches!(event.kind, EventKind::Access(_)) && event.paths.iter().any(|path| names.contains(path))
+                !matches!(event.kind, EventKind::Access(_))
+                    && event.paths.iter().any(|path| names.contains(path))
             });
             if changed {
                 // Nobody listens any more: the program is ending.

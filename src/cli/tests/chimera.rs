@@ -123,7 +123,9 @@ fn json_and_sarif_are_valid_and_complete() {
     assert_eq!(json[1]["diagnostics"][0]["start"]["line"], 1);
     let sarif = lint("sarif");
     assert_eq!(sarif["version"], "2.1.0");
-    let schema: Value = serde_json::from_str(include_str!("sarif-2.1.0.schema.json")).unwrap();
+    // As OASIS publishes it, without descriptions; one of its patterns has a stray bracket.
+    let schema = include_str!("sarif-2.1.0.schema.json").replace("[a-zA-Z]{2}]?$", "[a-zA-Z]{2}$");
+    let schema: Value = serde_json::from_str(&schema).unwrap();
     let violations: Vec<String> = jsonschema::validator_for(&schema)
         .unwrap()
         .iter_errors(&sarif)

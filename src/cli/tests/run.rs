@@ -47,10 +47,7 @@ impl Home {
 
     /// The checks of a receipt, as `chimera verify` lists them: its exit code and its result.
     fn verify(&self, receipt: &str) -> (i32, String) {
-        let output = self
-            .chimera(&["verify", receipt, "-o", "json"])
-            .output()
-            .unwrap();
+        let output = self.chimera(&["verify", receipt, "-o", "json"]).output().unwrap();
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         let result = report["checks"]
             .as_array()
@@ -110,7 +107,15 @@ fn a_run_gives_outputs_and_a_receipt_that_verifies() {
 
     // The key of the first run signs the second.
     let first: Value = serde_json::from_str(&home.read("add.receipt.json")).unwrap();
-    outputs(&home.run(&["add.maml.md", "-i", "a=1", "-i", "b=2", "--receipt", "second.json"]));
+    outputs(&home.run(&[
+        "add.maml.md",
+        "-i",
+        "a=1",
+        "-i",
+        "b=2",
+        "--receipt",
+        "second.json",
+    ]));
     let second: Value = serde_json::from_str(&home.read("second.json")).unwrap();
     assert_eq!(first["spec"]["keyId"], second["spec"]["keyId"]);
     assert_ne!(first["spec"]["runId"], second["spec"]["runId"]);
@@ -150,7 +155,9 @@ fn in_place_writes_one_outputs_section_and_a_line_of_history_for_each_run() {
         assert!(edited.starts_with(&source), "{edited}");
     }
     assert_eq!(home.verify("a.receipt.json"), (0, "Success".to_owned()));
-    home.chimera(&["lint", "a.maml.md", "--strict"]).assert().success();
+    home.chimera(&["lint", "a.maml.md", "--strict"])
+        .assert()
+        .success();
 }
 
 #[test]
@@ -176,7 +183,11 @@ fn outputs_that_break_their_schema_are_an_error() {
     home.write("a.maml.md", &document(sections));
     let output = home.run(&["a.maml.md"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("OutputsInvalid") && text(&output).contains("/n"), "{}", text(&output));
+    assert!(
+        text(&output).contains("OutputsInvalid") && text(&output).contains("/n"),
+        "{}",
+        text(&output)
+    );
 }
 
 #[test]
@@ -196,8 +207,14 @@ fn refused_documents_and_inputs_end_with_2_and_nothing_is_run() {
         "## Code_Blocks\n```python\nopen('ran', 'w')\n```\n## Input_Schema\n{\"required\": [\"a\"], \"properties\": {\"a\": {\"type\": \"integer\"}}}\n",
     );
     home.write("needs.maml.md", &needs);
-    home.write("other.maml.md", &python("x = 1").replace("agent://*", "agent://bob"));
-    home.write("broken.maml.md", &python("x = 1").replace("type: workflow", "type: [1]"));
+    home.write(
+        "other.maml.md",
+        &python("x = 1").replace("agent://*", "agent://bob"),
+    );
+    home.write(
+        "broken.maml.md",
+        &python("x = 1").replace("type: workflow", "type: [1]"),
+    );
     for (arguments, expected) in [
         (&["needs.maml.md"][..], "\"a\" is a required property"),
         (&["needs.maml.md", "-i", "a=x"], "/a"),
@@ -207,10 +224,18 @@ fn refused_documents_and_inputs_end_with_2_and_nothing_is_run() {
     ] {
         let output = home.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));
-        assert!(text(&output).contains(expected), "{arguments:?}: {}", text(&output));
+        assert!(
+            text(&output).contains(expected),
+            "{arguments:?}: {}",
+            text(&output)
+        );
     }
     assert!(!home.path("needs.receipt.json").exists());
-    assert!(home.run(&["other.maml.md", "--act-as", "agent://bob"]).status.success());
+    assert!(
+        home.run(&["other.maml.md", "--act-as", "agent://bob"])
+            .status
+            .success()
+    );
     let output = home.run(&["broken.maml.md", "--receipt", "refused.json"]);
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(home.verify("refused.json").0, 0);
