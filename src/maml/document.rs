@@ -391,6 +391,27 @@ mod tests {
         let source = GOOD.replace("permissions: {execute: ['*']}\n", "");
         assert!(read(&source).accept().is_ok());
         assert!(read(&source).accept_strictly().is_err());
+        let source = GOOD.replace("550e8400", "1g0h8400");
+        assert!(read(&source).accept().is_ok());
+        let found = read(&source).accept_strictly().unwrap_err();
+        assert_eq!(found[0].code, Code::InvalidUuid);
+        assert!(read(GOOD).accept_strictly().is_ok());
+    }
+
+    #[test]
+    fn the_front_matter_has_a_limit_of_its_own() {
+        let limits = Limits {
+            front_matter_bytes: 50,
+            ..Limits::default()
+        };
+        let reading = read_within(GOOD, &limits);
+        assert!(reading.document.is_none());
+        assert!(
+            reading
+                .diagnostics
+                .iter()
+                .any(|found| found.code == Code::YamlLimit)
+        );
     }
 
     proptest! {

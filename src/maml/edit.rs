@@ -56,7 +56,7 @@ pub enum EditError {
     #[error("what is opened in line {0} is never closed, so nothing can be added behind it")]
     Unclosed(u32),
     /// The outputs are not JSON.
-    #[error("the outputs are not JSON: {0}")]
+    #[error("the outputs are not JSON")]
     Outputs(#[source] serde_json::Error),
     /// The time is not RFC 3339.
     #[error("the time `{0}` is not RFC 3339")]

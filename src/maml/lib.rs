@@ -15,6 +15,7 @@ mod front_matter;
 mod history;
 mod json_text;
 pub mod mirror;
+mod mirror_stream;
 mod order;
 mod outline;
 mod parts;

@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+pub use crate::mirror_stream::{StreamError, forward_stream};
 pub use crate::redact::redact;
 
 /// The only algorithm.
@@ -79,10 +80,26 @@ pub enum Error {
 
 /// The text reversed.
 pub fn forward(source: &str) -> String {
-    if source.is_ascii() {
-        return source.bytes().rev().map(char::from).collect();
+    let mut bytes = source.as_bytes().to_vec();
+    mirror(&mut bytes);
+    String::from_utf8(bytes).expect("the characters of a text in another order are a text")
+}
+
+/// Reverses UTF-8: all bytes first, then those of each character back, which now stand in front of their leading byte.
+pub(crate) fn mirror(bytes: &mut [u8]) {
+    let is_ascii = bytes.is_ascii();
+    bytes.reverse();
+    if is_ascii {
+        return;
     }
-    source.chars().rev().collect()
+    let mut start = 0;
+    for index in 0..bytes.len() {
+        // A continuation byte is 10xxxxxx; the byte that leads a character ends it here.
+        if bytes[index] & 0b1100_0000 != 0b1000_0000 {
+            bytes[start..=index].reverse();
+            start = index + 1;
+        }
+    }
 }
 
 /// The text reversed back; the same operation.
