@@ -143,15 +143,14 @@ fn cut_value(text: &str, list: bool) -> (&str, &str) {
     }
     let word_end = |from: usize| text[from..].find(separates).map_or(text.len(), |at| from + at);
     let mut end = word_end(0);
-    while list {
+    loop {
         let next = text.len() - text[end..].trim_start_matches(separates).len();
         let word = &text[next..word_end(next)];
-        if word.is_empty() || word.contains('=') || KEYS.contains(&word) {
-            break;
+        if !list || word.is_empty() || word.contains('=') || KEYS.contains(&word) {
+            return text.split_at(end);
         }
         end = next + word.len();
     }
-    text.split_at(end)
 }
 
 fn separates(sign: char) -> bool {
@@ -206,6 +205,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     fn every_way_to_write_attributes_is_read() {
         let cases: &[(&str, &str, &[&str], Option<u32>, bool)] = &[
             ("", "", &[], None, false),

@@ -223,13 +223,9 @@ fn with_outputs(source: &str, json: &str) -> String {
                 .get(..4)
                 .is_some_and(|word| word.eq_ignore_ascii_case("json"))
         });
-        return match old {
-            Some(old) => page.replace(old.open, old.close + 1, &page.indented(lines), false),
-            None => {
-                let end = page.end_of(section);
-                page.replace(end, end, &page.indented(lines), true)
-            }
-        };
+        let end = page.end_of(section);
+        let (from, to) = old.map_or((end, end), |old| (old.open, old.close + 1));
+        return page.replace(from, to, &page.indented(lines), old.is_none());
     }
     let at = page
         .section(&SectionKind::History)
@@ -375,7 +371,7 @@ mod tests {
         assert_eq!(crlf, written.replace('\n', "\r\n"));
         let marked = with_run(&format!("\u{feff}{source}"), &note("r1", Some("{}"))).unwrap();
         assert_eq!(marked, format!("\u{feff}{written}"));
-        let indented: String = source.lines().map(|line| format!("  {line}\n")).collect();
+        let indented: String = source.lines().flat_map(|line| ["  ", line, "\n"]).collect();
         let indented = with_run(&indented, &note("r1", Some("{}"))).unwrap();
         assert_eq!(indented.replace("\n  ", "\n"), format!("  {written}"));
     }

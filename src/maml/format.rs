@@ -69,7 +69,7 @@ impl Page<'_, '_> {
     fn front_matter(&self, head: &Head) -> String {
         let lines = head.yaml.clone().unwrap_or_default();
         let yaml = Excerpt::new(self.text, lines, 0).text;
-        let trimmed: String = yaml.lines().map(|line| format!("{}\n", trim(line))).collect();
+        let trimmed: String = yaml.lines().flat_map(|line| [trim(line), "\n"]).collect();
         let kept = if means_the_same(&yaml, &trimmed) {
             &trimmed
         } else {

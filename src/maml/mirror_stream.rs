@@ -100,7 +100,7 @@ mod tests {
             b"ab\xe2\x82",
             b"\xe2\x82",
             b"a\x80\x80\x80\x80",
-            &[0x80; 2 * CHUNK],
+            &vec![0x80; 2 * CHUNK],
         ] {
             assert!(matches!(streamed(bad), Err(StreamError::NotUtf8(_))));
         }

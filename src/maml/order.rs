@@ -13,7 +13,9 @@ pub(crate) fn run_order(blocks: &[Block]) -> Vec<usize> {
     let needs = needs(blocks);
     let mut order = in_order(&needs, &vec![false; blocks.len()]);
     let mut placed = vec![false; blocks.len()];
-    order.iter().for_each(|index| placed[*index] = true);
+    for index in &order {
+        placed[*index] = true;
+    }
     order.extend((0..blocks.len()).filter(|index| !placed[*index]));
     order
 }
@@ -46,7 +48,9 @@ pub(crate) fn check(blocks: &[Block], spans: &[Span], severity: Severity, findin
         let message = format!("blocks need one another in a circle: {}", path.join(" → "));
         let hint = "leave out one of these needs".to_owned();
         findings.add(Code::NeedCircle, severity, spans[circle[0]], message, hint);
-        circle.iter().for_each(|index| settled[*index] = true);
+        for index in circle {
+            settled[index] = true;
+        }
     }
 }
 
@@ -138,6 +142,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::type_complexity, reason = "a table of cases")]
     fn blocks_run_after_those_they_need_else_by_place() {
         let cases: &[(&[(&str, &[&str])], &[usize])] = &[
             (&[("a", &[]), ("b", &[]), ("c", &[])], &[0, 1, 2]),
