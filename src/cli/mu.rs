@@ -27,6 +27,7 @@ use window::Window;
 /// The header is signed with the key of this machine, which is made on first use. --check ends with 10 when the signature does not
 /// hold, 11 when its key is not trusted, 12 when the texts do not belong together.
 #[derive(clap::Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// The document, or with --reverse and --check the mirrored text; `-` is stdin
     #[arg(value_name = "FILE")]
