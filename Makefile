@@ -29,6 +29,7 @@ bench: install ## Run latency and throughput on the cluster
 	@source e2e/environment
 	cargo run -q -p e2e --bin bench
 	cargo bench -q -p chimera-crypto
+	cargo bench -q -p chimera-maml
 
 .PHONY: generate
 generate: tools ## Writes crds/, the chart's copies, manifests/ and docs/reference/
@@ -58,6 +59,7 @@ images: programs ## Builds the container images and hands them to the cluster
 check: tools ## Format, lints, licences and advisories, generated files, dependency rules
 	@cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
+	cargo check -q -p chimera-maml --target wasm32-unknown-unknown
 	e2e/dependencies
 	e2e/licences
 	cargo xtask check

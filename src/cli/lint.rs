@@ -1,9 +1,10 @@
 //! `chimera lint FILE…`: everything that there is to say about documents, without running them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use maml::{Diagnostic, Severity};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::{output, render, sarif, source};
 /// Ends with 0 when all can be run, with 2 when one has an error (with --strict: or a warning).
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Documents; `-` is stdin
+    /// Documents, or folders in which all documents (`*.maml.md` and the like) are meant; `-` is stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -52,6 +53,12 @@ pub struct Report {
     pub diagnostics: Vec<Diagnostic>,
 }
 
+/// One file as it was read, and what was found.
+struct Checked {
+    text: String,
+    report: Report,
+}
+
 #[allow(clippy::unused_async, reason = "every verb has the same form")]
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
     let worst = if args.strict {
@@ -59,23 +66,31 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     } else {
         Severity::Error
     };
+    let files = source::documents(&args.files)?;
+    let checked: Vec<Result<Checked, Error>> = files.par_iter().map(|path| check(path)).collect();
     let mut refused = false;
-    let mut reports = Vec::with_capacity(args.files.len());
-    for path in &args.files {
-        let text = source::read_text(path)?;
-        let path = source::shown(path);
-        let mut diagnostics = maml::read(&text).diagnostics;
-        refused |= diagnostics.iter().any(|found| found.severity >= worst);
+    let mut reports = Vec::with_capacity(files.len());
+    for checked in checked {
+        let Checked { text, mut report } = match checked {
+            Ok(checked) => checked,
+            // The others are worth telling all the same.
+            Err(error) => {
+                error.report();
+                refused = true;
+                continue;
+            }
+        };
+        refused |= report.diagnostics.iter().any(|found| found.severity >= worst);
         if args.quiet {
-            diagnostics.retain(|found| found.severity > Severity::Info);
+            report.diagnostics.retain(|found| found.severity > Severity::Info);
         }
         if args.format == LintFormat::Text {
-            output::print(&render::findings(&path, &text, &diagnostics))?;
-            if let Some(summary) = render::summary(&diagnostics) {
-                output::note(format!("{path}: {summary}"));
+            output::print(&render::findings(&report.path, &text, &report.diagnostics))?;
+            if let Some(summary) = render::summary(&report.diagnostics) {
+                output::note(format!("{}: {summary}", report.path));
             }
         }
-        reports.push(Report { path, diagnostics });
+        reports.push(report);
     }
     match args.format {
         LintFormat::Text => {}
@@ -83,4 +98,14 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
         LintFormat::Sarif => output::print_json(&sarif::log(&reports))?,
     }
     Ok(if refused { ExitCode::Usage } else { ExitCode::Ok })
+}
+
+fn check(path: &Path) -> Result<Checked, Error> {
+    let text = source::read_text(path)?;
+    let diagnostics = maml::read(&text).diagnostics;
+    let path = source::shown(path);
+    Ok(Checked {
+        text,
+        report: Report { path, diagnostics },
+    })
 }

@@ -9,18 +9,22 @@ mod error;
 mod events;
 mod exit_code;
 mod explain;
+mod fmt;
 mod keys;
 mod lint;
+mod local_keys;
 mod logs;
 mod mu;
 mod output;
 mod render;
+mod run;
 mod sarif;
 mod source;
 mod status;
 mod submit;
 mod trust;
 mod verify;
+mod whole_file;
 mod why;
 
 use std::process::ExitCode;
@@ -49,10 +53,12 @@ enum Verb {
     Completion(completion::Args),
     Events(events::Args),
     Explain(explain::Args),
+    Fmt(fmt::Args),
     Keys(keys::Args),
     Lint(lint::Args),
     Logs(logs::Args),
     Mu(mu::Args),
+    Run(Box<run::Args>),
     Status(status::Args),
     Submit(submit::Args),
     Trust(trust::Args),
@@ -66,10 +72,12 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Completion(args) => completion::run(args).await,
         Verb::Events(args) => events::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
+        Verb::Fmt(args) => fmt::run(args).await,
         Verb::Keys(args) => keys::run(args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
         Verb::Mu(args) => mu::run(args).await,
+        Verb::Run(args) => run::run(*args).await,
         Verb::Status(args) => status::run(args).await,
         Verb::Submit(args) => submit::run(args).await,
         Verb::Trust(args) => trust::run(args).await,

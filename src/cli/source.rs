@@ -44,6 +44,46 @@ pub fn read_text(path: &Path) -> Result<String, Error> {
     })
 }
 
+/// Endings of the names of documents.
+const ENDINGS: [&str; 4] = [".maml.md", ".maml.markdown", ".maml.ml", ".maml"];
+
+/// The documents that the user means: files as they are, folders with every document in them, sorted.
+pub fn documents(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut found = Vec::with_capacity(paths.len());
+    for path in paths {
+        if is_stdin(path) || !path.is_dir() {
+            found.push(path.clone());
+            continue;
+        }
+        let before = found.len();
+        walk(path, &mut found).map_err(|cause| {
+            Error::usage(format!("cannot read the folder {}", path.display())).because(&cause)
+        })?;
+        if found.len() == before {
+            return Err(Error::usage(format!("{} holds no documents", path.display()))
+                .hint(format!("their names end in {}", ENDINGS.join(", "))));
+        }
+        found[before..].sort();
+    }
+    Ok(found)
+}
+
+/// Links to folders are not followed: they may lead in circles.
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
+        if entry.file_type()?.is_dir() {
+            if !name.starts_with('.') {
+                walk(&entry.path(), found)?;
+            }
+        } else if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            found.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
 /// How a path is named to the user.
 pub fn shown(path: &Path) -> String {
     if is_stdin(path) {
@@ -53,8 +93,54 @@ pub fn shown(path: &Path) -> String {
     }
 }
 
-fn is_stdin(path: &Path) -> bool {
+/// Whether stdin is meant.
+pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+/// `docs/bell.maml.md` with `ending` becomes `docs/bell` and the ending.
+pub fn beside(document: &Path, ending: &str) -> PathBuf {
+    let name = document
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let lower = name.to_ascii_lowercase();
+    let known = ENDINGS.iter().chain(&[".md", ".markdown", ".ml"]);
+    let stem = known
+        .filter(|ending| lower.ends_with(*ending))
+        .map(|ending| &name[..name.len() - ending.len()])
+        .find(|stem| !stem.is_empty())
+        .unwrap_or(&name);
+    document.with_file_name(format!("{stem}{ending}"))
+}
+
+/// The name of a workflow for a document: `Bell State.maml.md` becomes `bell-state`.
+pub fn workflow_name(document: &Path) -> String {
+    let file = document
+        .file_name()
+        .and_then(std::ffi::OsStr::to_str)
+        .unwrap_or_default();
+    let stem = file.split('.').next().unwrap_or_default();
+    let words: Vec<String> = stem
+        .split(|sign: char| !sign.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    let name: String = words.join("-").chars().take(50).collect();
+    let name = name.trim_end_matches('-');
+    if name.is_empty() {
+        "maml".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
+/// An agent's URI, from the command line.
+pub fn parse_agent(text: &str) -> Result<String, String> {
+    match api::names::agent_name(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write it as agent://NAME".to_owned()),
+    }
 }
 
 /// Inputs of a run, from a file and from the command line, of which the latter wins.
@@ -124,6 +210,19 @@ mod tests {
         }
         assert!(parse_input("a").is_err());
         assert!(parse_input("=1").is_err());
+    }
+
+    #[test]
+    fn files_beside_a_document_have_its_name() {
+        for (document, receipt) in [
+            ("a/bell.maml.md", "a/bell.receipt.json"),
+            ("Bell.MAML.ml", "Bell.receipt.json"),
+            ("notes.md", "notes.receipt.json"),
+            (".maml.md", ".maml.receipt.json"),
+            ("plain", "plain.receipt.json"),
+        ] {
+            assert_eq!(beside(Path::new(document), ".receipt.json"), Path::new(receipt));
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Args {
     inputs: InputArgs,
 
     /// The agent on whose behalf it runs
-    #[arg(long, value_name = "agent://NAME", value_parser = parse_agent)]
+    #[arg(long, value_name = "agent://NAME", value_parser = source::parse_agent)]
     act_as: Option<String>,
 
     /// Runs only on heads of this role
@@ -219,21 +219,9 @@ fn workflow(args: &Args, text: String, inputs: Map<String, Value>) -> Result<Mam
 
 /// `Bell State.maml.md` becomes `bell-state-1f3a9`.
 fn name_for(path: &Path, random: &str) -> String {
-    let file = path
-        .file_name()
-        .and_then(std::ffi::OsStr::to_str)
-        .unwrap_or_default();
-    let stem = file.split('.').next().unwrap_or_default();
-    let words: Vec<String> = stem
-        .split(|sign: char| !sign.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_ascii_lowercase)
-        .collect();
-    let stem: String = words.join("-").chars().take(50).collect();
-    let stem = stem.trim_end_matches('-');
     format!(
         "{}-{}",
-        if stem.is_empty() { "maml" } else { stem },
+        source::workflow_name(path),
         &random[..5.min(random.len())]
     )
 }
@@ -296,13 +284,6 @@ fn report(workflow: &MamlWorkflow, name: &str, format: Format) -> Result<ExitCod
         error = error.hint(help);
     }
     Err(error)
-}
-
-fn parse_agent(text: &str) -> Result<String, String> {
-    match api::names::agent_name(text) {
-        Some(_) => Ok(text.to_owned()),
-        None => Err("write it as agent://NAME".to_owned()),
-    }
 }
 
 #[cfg(test)]

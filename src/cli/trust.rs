@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::local_keys;
 use crate::output::{self, Format};
 
 /// Shows, exports or pins the trust bundle
@@ -91,6 +92,18 @@ pub struct Anchor {
     pub bundle: Bundle,
     /// The root that this user has pinned, when the bundle came from the cluster.
     pub pinned: Option<KeyId>,
+    /// Whether the bundle is that of this machine's own keys.
+    pub local: bool,
+}
+
+impl Anchor {
+    fn of(bundle: Bundle) -> Self {
+        Self {
+            bundle,
+            pinned: None,
+            local: false,
+        }
+    }
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
@@ -122,16 +135,27 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     Ok(ExitCode::Ok)
 }
 
-/// The bundle to verify with: the given file, else the cluster's for an object of the cluster, else the pinned one.
+/// The bundle to verify with: the given file, else the cluster's for an object of the cluster, else that of this machine's
+/// own keys when one of them is the `signer`, else the pinned one.
 pub async fn resolve(
     file: Option<&Path>,
     cluster: Option<&ClusterArgs>,
     operator: &OperatorArgs,
+    signer: Option<&str>,
 ) -> Result<Anchor, Error> {
     if let Some(file) = file {
+        return Ok(Anchor::of(read_file(file)?));
+    }
+    if cluster.is_none()
+        && let Some(signer) = signer
+        && let Some(bundle) = local_keys::bundle()?
+        && bundle
+            .verify()
+            .is_ok_and(|trusted| trusted.find(signer).is_some())
+    {
         return Ok(Anchor {
-            bundle: read_file(file)?,
-            pinned: None,
+            local: true,
+            ..Anchor::of(bundle)
         });
     }
     // In a container there may be no home, and so nothing pinned.
@@ -141,11 +165,11 @@ pub async fn resolve(
         (Some(cluster), stored) => {
             let bundle = read_cluster(cluster, operator).await?;
             Ok(Anchor {
-                bundle,
                 pinned: stored.map(|stored| stored.root.key_id),
+                ..Anchor::of(bundle)
             })
         }
-        (None, Some(bundle)) => Ok(Anchor { bundle, pinned: None }),
+        (None, Some(bundle)) => Ok(Anchor::of(bundle)),
         (None, None) => Err(Error::usage("there is no trust bundle to verify with")
             .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")),
     }

@@ -33,7 +33,8 @@ pub struct Args {
 
     /// The trust bundle: its JSON, or the ConfigMap `chimera-trust` as YAML or JSON
     ///
-    /// Without it: the cluster's bundle when the receipt is `mur/NAME`, and otherwise the one that `chimera trust pin` stored.
+    /// Without it: the cluster's bundle when the receipt is `mur/NAME`; this machine's own when `chimera run` signed it here; and
+    /// otherwise the one that `chimera trust pin` stored.
     /// Without --root, the root in this file is believed: then the file must come from a place that you trust.
     #[arg(long, value_name = "FILE")]
     trust: Option<PathBuf>,
@@ -126,7 +127,14 @@ async fn examine(args: &Args) -> Result<(Report, Vec<String>, bool), Error> {
     let source = read_receipt(args).await?;
     let named = args.root.as_deref().map(parse_root).transpose()?;
     let from_cluster = in_cluster(&args.receipt).is_some().then_some(&args.cluster);
-    let anchor = trust::resolve(args.trust.as_deref(), from_cluster, &args.operator).await?;
+    let signer = signer(&source);
+    let anchor = trust::resolve(
+        args.trust.as_deref(),
+        from_cluster,
+        &args.operator,
+        signer.as_deref(),
+    )
+    .await?;
     let document = read_evidence(args.document.as_deref())?;
     let outputs = read_evidence(args.outputs.as_deref())?;
 
@@ -146,10 +154,23 @@ async fn examine(args: &Args) -> Result<(Report, Vec<String>, bool), Error> {
     {
         (report, notes) = held_against(Some(&signed));
     }
+    if anchor.local {
+        notes.push("signed on this machine, and checked under its own root".to_owned());
+    }
     let other_pin = named.is_none()
         && anchor.pinned.is_some()
         && report.failure().is_some_and(|check| check.name == "root");
     Ok((report, notes, other_pin))
+}
+
+/// The key that a receipt says it is signed with; nothing is believed of it.
+fn signer(source: &[u8]) -> Option<String> {
+    let key_id = |bytes: &[u8]| Some(crypto::Envelope::from_json(bytes).ok()?.key_id().to_owned());
+    match open_source(source) {
+        Source::Envelope(bytes) => key_id(bytes),
+        Source::Object(_, envelope) => key_id(&envelope),
+        Source::Broken(..) => None,
+    }
 }
 
 fn exit_code(verdict: Verdict) -> ExitCode {

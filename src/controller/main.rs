@@ -21,7 +21,6 @@ mod key_rotation;
 mod keyring;
 mod lease;
 mod metrics;
-mod mirror;
 mod runs;
 #[cfg(test)]
 mod sequences;

@@ -9,8 +9,9 @@ use api::{
     reasons,
 };
 use controller_core::{
+    mirror,
     placement::{Demand, Placement},
-    receipt::{Finished, Signatory, build_claim, build_receipt, failure, refusal_failure},
+    receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, Destination, Intent, build_grant, run_key},
     workflow_plan::{
         Conclusion, Loss, Observed, Outcome, Plan, RunState, Source, Start, current_status, is_current, plan,
@@ -30,7 +31,6 @@ use crate::{
     context::Scope,
     fleet::Reservation,
     keyring::Signer,
-    mirror,
     runs::{Driven, Request},
 };
 
@@ -536,6 +536,7 @@ async fn store_receipt(
         suite: signer.key.suite(),
         key_id: signer.key.verifying_key().key_id().clone(),
         fencing_token: context.fencing_token,
+        builder: OPERATOR,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         now,
     };
@@ -543,7 +544,10 @@ async fn store_receipt(
     let statement = crypto::receipt::statement(&claim)?;
     let envelope = crypto::receipt::sign(&statement, &signer.key)?;
     context.metrics.signatures.with_label_values(&["receipt"]).inc();
-    let mu = mirror::mirrored(finished.document, claim.error.is_some(), &claim, &signer.key, now);
+    let mu = mirror::prepare(finished.document, &claim, now).and_then(|mirror| {
+        let signature = signer.key.sign(&mirror.signed_bytes()).ok()?;
+        Some(mirror.with_signature(&signature))
+    });
     let receipt = build_receipt(finished, &claim, &envelope, mu);
     let reference = |stored: &MuReceipt| ReceiptRef {
         name: stored.name_any(),

@@ -21,6 +21,11 @@ use crate::{
     workflow_status::{shortened, shown_digest},
 };
 
+/// The operator as a builder of receipts.
+pub const OPERATOR: &str = "https://chimera.dunes.io/operator";
+/// The command line as a builder of receipts, on its user's own machine.
+pub const COMMAND_LINE: &str = "https://chimera.dunes.io/cli";
+
 /// Who signs, and when.
 #[derive(Debug, Clone)]
 pub struct Signatory {
@@ -30,7 +35,9 @@ pub struct Signatory {
     pub key_id: KeyId,
     /// From the controller's Lease.
     pub fencing_token: u64,
-    /// Version of the operator.
+    /// Who builds the receipt: a URI.
+    pub builder: &'static str,
+    /// Version of the builder.
     pub version: String,
     /// The present.
     pub now: Timestamp,
@@ -63,7 +70,7 @@ pub fn build_claim(finished: &Finished<'_>, by: &Signatory) -> Claim {
         signed_at: by.now,
         fencing_token: by.fencing_token,
         builder: Builder {
-            id: "https://chimera.dunes.io/operator".to_owned(),
+            id: by.builder.to_owned(),
             version: BTreeMap::from([("chimera".to_owned(), by.version.clone())]),
         },
         run_id: run_key(finished.workflow).run_id(finished.attempt),

@@ -30,6 +30,9 @@ pub enum Error {
     /// Not a PEM block `PUBLIC KEY`.
     #[error("not a PEM block of type PUBLIC KEY")]
     Pem,
+    /// Not a private key of a known suite that holds a seed.
+    #[error("not a PEM block of type PRIVATE KEY that holds the seed of a known suite")]
+    Pkcs8,
     /// Not a key id.
     #[error("a key id is 64 lower-case hexadecimal digits")]
     KeyId,

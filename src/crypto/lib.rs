@@ -15,6 +15,7 @@ pub mod grant;
 mod json;
 pub mod key;
 pub mod key_statement;
+mod pkcs8;
 pub mod receipt;
 #[cfg(test)]
 #[path = "tests/sample/receipt.rs"]

@@ -52,6 +52,17 @@ impl Suite {
             ],
         }
     }
+
+    /// The DER that stands before the seed in a PKCS #8 private key that holds nothing but the seed.
+    pub(crate) const fn pkcs8_prefix(self) -> &'static [u8] {
+        match self {
+            // SEQUENCE { INTEGER 0, SEQUENCE { OID 2.16.840.1.101.3.4.3.19 }, OCTET STRING { [0] of 32 bytes } }
+            Self::MlDsa87 => &[
+                0x30, 0x34, 0x02, 0x01, 0x00, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03,
+                0x04, 0x03, 0x13, 0x04, 0x22, 0x80, 0x20,
+            ],
+        }
+    }
 }
 
 impl fmt::Display for Suite {

@@ -5,8 +5,10 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::attributes::attributes;
 use crate::codes::Code;
 use crate::diagnostic::{Findings, Severity, nearest};
+use crate::order;
 use crate::outline::{Fence, Outline};
 use crate::place::{Excerpt, Span, Text, number};
 use crate::sections::{Section, SectionKind};
@@ -114,6 +116,7 @@ pub(crate) fn blocks(
 ) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut names = HashSet::new();
+    let mut needs = Vec::new();
     let severity = if runnable { Severity::Error } else { Severity::Info };
     for section in sections
         .iter()
@@ -130,11 +133,12 @@ pub(crate) fn blocks(
                 );
                 return blocks;
             }
-            let (word, attributes) = split_info(&fence.info);
+            let (word, behind) = split_info(&fence.info);
             let language = Language::of(word);
             report_language(&language, fence, severity, findings);
-            let default = format!("block-{}", blocks.len() + 1);
-            let name = name(attributes, fence, default, &mut names, findings);
+            let attributes = attributes(behind, attributes_offset(fence, behind), severity, findings);
+            let name = name(attributes.name, blocks.len() + 1, &mut names, findings);
+            needs.push(attributes.needs.1);
             let lines = fence.open + 1..fence.close;
             let code = Excerpt::new(text, lines.clone(), fence.indent);
             if code.text.trim().is_empty() {
@@ -150,12 +154,13 @@ pub(crate) fn blocks(
                 },
                 code: code.text,
                 line: number(fence.open + 2),
-                needs: Vec::new(),
-                timeout_seconds: None,
-                allow_failure: false,
+                needs: attributes.needs.0,
+                timeout_seconds: attributes.timeout_seconds,
+                allow_failure: attributes.allow_failure,
             });
         }
     }
+    order::check(&blocks, &needs, severity, findings);
     blocks
 }
 
@@ -190,12 +195,14 @@ fn report_language(language: &Language, fence: &Fence, severity: Severity, findi
 }
 
 /// Splits `python {name=a}`, `{.python name=a}` and `python name=a` into language and attributes.
-fn split_info(info: &str) -> (&str, &str) {
+pub(crate) fn split_info(info: &str) -> (&str, &str) {
     let info = info.trim();
     if let Some(inner) = info.strip_prefix('{') {
         let inner = inner.strip_suffix('}').unwrap_or(inner).trim();
         return match inner.strip_prefix('.') {
-            Some(inner) => inner.split_once(char::is_whitespace).unwrap_or((inner, "")),
+            Some(inner) => inner
+                .split_once(char::is_whitespace)
+                .unwrap_or(inner.split_at(inner.len())),
             None => ("", inner),
         };
     }
@@ -211,69 +218,50 @@ fn split_info(info: &str) -> (&str, &str) {
     )
 }
 
-/// Splits attributes at blanks and commas, but not inside of quotes.
-fn words(attributes: &str) -> Vec<&str> {
-    let mut quote = None;
-    let ends = |sign: char| {
-        if let Some(open) = quote {
-            if sign == open {
-                quote = None;
-            }
-            false
-        } else {
-            if matches!(sign, '"' | '\'') {
-                quote = Some(sign);
-            }
-            sign.is_whitespace() || sign == ','
-        }
-    };
-    attributes.split(ends).filter(|word| !word.is_empty()).collect()
+/// Where `attributes`, a part of the info string, starts in the source: the info string ends where the fence's line does.
+pub(crate) fn attributes_offset(fence: &Fence, attributes: &str) -> usize {
+    let before = attributes.as_ptr().addr() - fence.info.as_ptr().addr();
+    fence.span.end - fence.info.len() + before
 }
 
+/// The name given, or else one by the block's place.
 fn name(
-    attributes: &str,
-    fence: &Fence,
-    default: String,
+    given: Option<(String, Span)>,
+    number: usize,
     names: &mut HashSet<String>,
     findings: &mut Findings<'_>,
 ) -> String {
-    let mut name = None;
-    for attribute in words(attributes) {
-        if let Some(("name", value)) = attribute.split_once('=') {
-            name = Some(value.trim_matches(['"', '\'']).to_owned());
-        } else {
-            let message = format!("the attribute `{attribute}` has no effect");
-            findings.warn(Code::AttributeNoEffect, fence.span, message, "known: {name=…}");
+    if let Some((name, span)) = given {
+        if is_name(&name) {
+            if !names.insert(name.clone()) {
+                let message = format!("another block is named `{name}` already");
+                findings.error(Code::BlockName, span, message, "");
+            }
+            return name;
         }
-    }
-    let Some(name) = name else {
-        names.insert(default.clone());
-        return default;
-    };
-    let valid = (1..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-    if !valid {
-        let hint = "letters, digits, _, - and ., at most 63";
+        let message = format!("`{name}` is no name for a block");
         findings.error(
             Code::BlockName,
-            fence.span,
-            format!("`{name}` is no name for a block"),
-            hint,
+            span,
+            message,
+            "letters, digits, _, - and ., at most 63",
         );
-        names.insert(default.clone());
-        return default;
     }
-    if !names.insert(name.clone()) {
-        findings.error(
-            Code::BlockName,
-            fence.span,
-            format!("another block is named `{name}` already"),
-            "",
-        );
+    let mut name = format!("block-{number}");
+    for next in number + 1.. {
+        if names.insert(name.clone()) {
+            break;
+        }
+        name = format!("block-{next}");
     }
     name
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
 }
 
 #[cfg(test)]
@@ -296,15 +284,6 @@ mod tests {
         ] {
             assert_eq!(split_info(info), expected, "{info}");
         }
-    }
-
-    #[test]
-    fn attributes_are_split_outside_of_quotes() {
-        assert_eq!(
-            words("name=\"a b\" x, y='c,d' z"),
-            ["name=\"a b\"", "x", "y='c,d'", "z"]
-        );
-        assert_eq!(words("name=\"open"), ["name=\"open"]);
     }
 
     #[test]

@@ -94,6 +94,20 @@ codes! {
     /// The document asks for a verification that this version of Chimera cannot perform. With `level: strict` the document
     /// is refused, because it asks not to be run unverified; otherwise the run goes on without it.
     VerificationUnavailable = "MAML025", "verification not available";
+    /// A specification is named by something else than a plain file name. Names with `/`, with a back slash or with a leading
+    /// `.` are refused, so that a document never reaches into the folders of whoever runs it.
+    SpecName = "MAML026", "specification is not a plain file name";
+    /// A specification that `verification.spec_files` names does not stand in the document, or one that stands there is not
+    /// named. A specification stands in the section Verification as a fence with `{name=FILE}`, or beside the document as a
+    /// file of that name; only those that are named are run.
+    SpecPlace = "MAML027", "specification not in the document, or not named";
+    /// The document carries a signature or a public key of its own. Chimera does not check them: who submits a document is
+    /// proved by the cluster, and what was run by the digest in the signed receipt. With `level: strict` the document is
+    /// refused, because it asks not to be run unverified.
+    SignatureUnchecked = "MAML028", "signature is not checked";
+    /// The verification needs a head that offers Ortac, the run-time checker of OCaml specifications. With `level: strict` the
+    /// document waits for such a head and runs nowhere else.
+    OrtacNeeded = "MAML029", "runs only on a head that offers ortac";
     /// This entry of `requires` is kept but changes nothing about the run.
     RequirementUnknown = "MAML030", "requirement has no effect";
     /// A package is named as in PEP 508: a name, optional extras, version specifiers and a marker, such as
@@ -110,6 +124,11 @@ codes! {
     /// This line looks like the heading of a section but is none: sections are headings of level two, `## Name`, with a
     /// space behind the signs.
     HeadingMalformed = "MAML043", "not a section heading";
+    /// A line of the section History is none of `- <time>: [OP] text`, `- [<time>] [OP] text` and `[<time>] [OP] text`. It is
+    /// kept, as everything in History is, and means nothing.
+    HistoryLine = "MAML044", "line of History not understood";
+    /// The operation of a line of History is not one of CREATE, VERIFY, EXECUTE, VALIDATE, WRAP and TICKET.
+    HistoryOperation = "MAML045", "unknown operation in History";
     /// A document of a type that runs holds no code block.
     BlockMissing = "MAML050", "no code block";
     /// A code block names no language behind its fence. Write it as `python` behind the opening fence.
@@ -121,12 +140,16 @@ codes! {
     FenceUnclosed = "MAML053", "code fence not closed";
     /// The name of a code block is not usable or is used twice. Names are letters, digits, `_`, `-` and `.`, at most 63.
     BlockName = "MAML054", "block name invalid or taken";
-    /// An attribute of a code fence is not known or not acted on. Known is `{name=…}`.
+    /// An attribute of a code fence is not known and changes nothing. Known are `{name= needs= timeout= allow_failure=}`.
     AttributeNoEffect = "MAML055", "block attribute has no effect";
     /// The document holds more code blocks than a run may have.
     TooManyBlocks = "MAML056", "too many code blocks";
     /// A code block holds no code.
     BlockEmpty = "MAML057", "code block is empty";
+    /// A block needs another one (`{needs=name}`) that the document does not hold. It could never run.
+    NeedUnknown = "MAML058", "needed block is not there";
+    /// Blocks need one another in a circle, so that none of them could run first. The message names the circle.
+    NeedCircle = "MAML059", "blocks need one another in a circle";
     /// The body of a schema section is not JSON. It is a JSON Schema, bare or in a code fence.
     SchemaSyntax = "MAML060", "schema is not JSON";
     /// The JSON is not a usable JSON Schema.
@@ -138,6 +161,11 @@ codes! {
     SchemaDraft = "MAML063", "unknown draft of JSON Schema";
     /// The section is there but holds no schema, so nothing is checked.
     SchemaMissing = "MAML064", "schema section is empty";
+    /// An attribute of a code fence has a value that it cannot have, none, or is given twice. `name` and `needs` are names of
+    /// blocks, `timeout` is a time such as `30`, `30s`, `2m` or `1h` up to a day, `allow_failure` is true or false.
+    AttributeValue = "MAML065", "block attribute has a wrong value";
+    /// A `default` of the input schema breaks the schema itself. A run that does not give this input would be refused.
+    DefaultInvalid = "MAML066", "default breaks its own schema";
     /// This is a document of another format that is easily taken for MAML. It is refused by name instead of being half
     /// understood.
     RivalDialect = "MAML070", "document of another format";

@@ -1,15 +1,20 @@
 //! A whole document, and the reading that gives it.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use crate::blocks::{Block, SUPPORTED_LANGUAGES, blocks};
 use crate::codes::Code;
 use crate::diagnostic::{Diagnostic, Findings, Severity};
 use crate::front_matter::{FrontMatter, front_matter};
+use crate::history::{HistoryLine, history};
+use crate::order::run_order;
 use crate::outline::{Outline, outline};
 use crate::place::{Excerpt, Span, Text};
 use crate::schema::{Schema, schema};
 use crate::sections::{self, Section, SectionKind};
+use crate::specs::{EmbeddedSpec, embedded_specs};
 use crate::yaml;
 
 /// What a document may be at most.
@@ -45,6 +50,10 @@ pub struct Document {
     pub input_schema: Option<Schema>,
     /// What outputs must be like.
     pub output_schema: Option<Schema>,
+    /// Specifications that stand in the section Verification.
+    pub embedded_specs: Vec<EmbeddedSpec>,
+    /// The lines of the section History.
+    pub history: Vec<HistoryLine>,
 }
 
 impl Document {
@@ -56,7 +65,7 @@ impl Document {
     /// The order in which the blocks run, as indices into [`blocks`](Self::blocks): a block after those that it needs,
     /// else by place.
     pub fn run_order(&self) -> Vec<usize> {
-        (0..self.blocks.len()).collect()
+        run_order(&self.blocks)
     }
 
     /// The first section of a kind.
@@ -133,11 +142,11 @@ pub fn read_within(source: &str, limits: &Limits) -> Reading {
 }
 
 /// Where the front matter was found.
-struct Head {
+pub(crate) struct Head {
     /// Its lines, delimiters excluded; none when it is missing or not closed.
-    yaml: Option<std::ops::Range<usize>>,
+    pub yaml: Option<Range<usize>>,
     /// The first line of the body.
-    body: usize,
+    pub body: usize,
     /// The opening delimiter, or the first line with text.
     at: Span,
 }
@@ -207,6 +216,9 @@ fn read_text(text: &Text<'_>, limits: &Limits, findings: &mut Findings<'_>) -> O
     }
     let input_schema = schema(text, &outline, &sections, &SectionKind::InputSchema, findings);
     let output_schema = schema(text, &outline, &sections, &SectionKind::OutputSchema, findings);
+    let verification = front.as_ref().and_then(|front| front.verification.as_ref());
+    let embedded_specs = embedded_specs(text, &outline, &sections, verification, findings);
+    let history = history(text, &outline, &sections, findings);
     Some(Document {
         front_matter: front?,
         title,
@@ -214,11 +226,13 @@ fn read_text(text: &Text<'_>, limits: &Limits, findings: &mut Findings<'_>) -> O
         blocks,
         input_schema,
         output_schema,
+        embedded_specs,
+        history,
     })
 }
 
 /// Finds the front matter, and says what is wrong when it is not there. An empty document has nothing else to look at.
-fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Option<Head> {
+pub(crate) fn head(text: &Text<'_>, findings: &mut Findings<'_>) -> Option<Head> {
     let is_delimiter = |index: usize| text.line(index).trim_end() == "---";
     let count = text.lines.len();
     let first = (0..count).find(|index| !text.line(*index).trim().is_empty());
@@ -377,6 +391,27 @@ mod tests {
         let source = GOOD.replace("permissions: {execute: ['*']}\n", "");
         assert!(read(&source).accept().is_ok());
         assert!(read(&source).accept_strictly().is_err());
+        let source = GOOD.replace("550e8400", "1g0h8400");
+        assert!(read(&source).accept().is_ok());
+        let found = read(&source).accept_strictly().unwrap_err();
+        assert_eq!(found[0].code, Code::InvalidUuid);
+        assert!(read(GOOD).accept_strictly().is_ok());
+    }
+
+    #[test]
+    fn the_front_matter_has_a_limit_of_its_own() {
+        let limits = Limits {
+            front_matter_bytes: 50,
+            ..Limits::default()
+        };
+        let reading = read_within(GOOD, &limits);
+        assert!(reading.document.is_none());
+        assert!(
+            reading
+                .diagnostics
+                .iter()
+                .any(|found| found.code == Code::YamlLimit)
+        );
     }
 
     proptest! {

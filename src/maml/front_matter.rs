@@ -99,7 +99,11 @@ pub(crate) fn front_matter(root: &Node, at: Span, findings: &mut Findings<'_>) -
             "requires" => front.requires = requires(value, findings),
             "verification" => front.verification = verification(key, value, findings),
             "created_at" => front.created_at = created_at(value, findings),
-            "quantum_security_flag" => front.quantum_security_flag = flag(key, value, findings),
+            "quantum_security_flag" => {
+                front.quantum_security_flag = flag(key, value, findings);
+                let message = "quantum_security_flag changes nothing: every receipt is signed with ML-DSA-87, and connections are TLS 1.3 with X25519MLKEM768";
+                findings.info(Code::NoEffect, key.span, message, "");
+            }
             _ => {
                 unknown(key, entries, findings);
                 front.unknown.insert(key.text.clone(), value.to_json());
@@ -304,8 +308,9 @@ fn flag(key: &Key, node: &Node, findings: &mut Findings<'_>) -> Option<bool> {
 
 fn unknown(key: &Key, entries: &[(Key, Node)], findings: &mut Findings<'_>) {
     if key.text == "encryption" {
-        let message = "encryption is kept but has no effect on a run";
-        findings.info(Code::NoEffect, key.span, message, "");
+        let message = "encryption changes nothing: a document is stored as it is written, and connections are TLS 1.3 with X25519MLKEM768";
+        let hint = "pass what is secret as a sealed input";
+        findings.info(Code::NoEffect, key.span, message, hint);
         return;
     }
     if let Some(near) = nearest(&key.text, &KNOWN_KEYS).filter(|near| !has(entries, near)) {

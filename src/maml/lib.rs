@@ -4,19 +4,30 @@
 //! crate does no IO, starts no thread and reads no clock, so that the same code serves the command line, the controller
 //! and a browser.
 
+mod attributes;
 mod blocks;
 mod codes;
 mod diagnostic;
 mod document;
+mod edit;
+mod format;
 mod front_matter;
+mod history;
+mod json_text;
 pub mod mirror;
+mod mirror_stream;
+mod order;
 mod outline;
+mod parts;
 mod permissions;
+#[cfg(test)]
+mod pieces;
 mod place;
 mod redact;
 mod requires;
 mod schema;
 mod sections;
+mod specs;
 mod verification;
 mod yaml;
 
@@ -24,10 +35,15 @@ pub use blocks::{Block, Language, SUPPORTED_LANGUAGES};
 pub use codes::{Code, UnknownCode};
 pub use diagnostic::{Diagnostic, Severity};
 pub use document::{Document, Limits, Reading, read, read_within};
+pub use edit::{EditError, RunNote, RunResult, with_run};
+pub use format::format;
 pub use front_matter::FrontMatter;
+pub use history::HistoryLine;
+pub use parts::{Part, PartKind, parts};
 pub use permissions::{GatewayPattern, Permissions};
 pub use place::{Place, Span};
 pub use requires::Requires;
 pub use schema::{Schema, Violation};
 pub use sections::{Section, SectionKind};
+pub use specs::EmbeddedSpec;
 pub use verification::{Level, Verification};

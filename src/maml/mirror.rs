@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 
+pub use crate::mirror_stream::{StreamError, forward_stream};
 pub use crate::redact::redact;
 
 /// The only algorithm.
@@ -79,10 +80,26 @@ pub enum Error {
 
 /// The text reversed.
 pub fn forward(source: &str) -> String {
-    if source.is_ascii() {
-        return source.bytes().rev().map(char::from).collect();
+    let mut bytes = source.as_bytes().to_vec();
+    mirror(&mut bytes);
+    String::from_utf8(bytes).expect("the characters of a text in another order are a text")
+}
+
+/// Reverses UTF-8: all bytes first, then those of each character back, which now stand in front of their leading byte.
+pub(crate) fn mirror(bytes: &mut [u8]) {
+    let is_ascii = bytes.is_ascii();
+    bytes.reverse();
+    if is_ascii {
+        return;
     }
-    source.chars().rev().collect()
+    let mut start = 0;
+    for index in 0..bytes.len() {
+        // A continuation byte is 10xxxxxx; the byte that leads a character ends it here.
+        if bytes[index] & 0b1100_0000 != 0b1000_0000 {
+            bytes[start..=index].reverse();
+            start = index + 1;
+        }
+    }
 }
 
 /// The text reversed back; the same operation.
@@ -135,8 +152,14 @@ impl Header {
 
 /// The mirrored text: header, then the reversed source, to the last byte.
 pub fn write(header: &Header, source: &str) -> String {
-    let mut text = String::with_capacity(source.len() + 512);
-    text.push_str("---\n");
+    let mut text = write_header(header);
+    text.push_str(&forward(source));
+    text
+}
+
+/// What stands before the reversed source, with both delimiters.
+pub fn write_header(header: &Header) -> String {
+    let mut text = String::from("---\n");
     for (key, value) in header.fields() {
         let Some(value) = value else { continue };
         let value = if key == "source_bytes" {
@@ -149,18 +172,31 @@ pub fn write(header: &Header, source: &str) -> String {
         }
     }
     text.push_str("---\n");
-    text.push_str(&forward(source));
     text
 }
 
 /// Header and (still reversed) body of a mirrored text. The length of the body is checked, its digest and the signature are
 /// not.
 pub fn read(text: &str) -> Result<(Header, &str), Error> {
+    let (header, start) = read_header(text)?;
+    let body = &text[start..];
+    let found = body.len() as u64;
+    if found != header.source_bytes {
+        return Err(Error::Length {
+            expected: header.source_bytes,
+            found,
+        });
+    }
+    Ok((header, body))
+}
+
+/// The header of a mirrored text, and the byte at which its body starts. The text may end anywhere behind the header.
+pub fn read_header(text: &str) -> Result<(Header, usize), Error> {
+    const END: &str = "\n---\n";
     let rest = text.strip_prefix("---\n").ok_or(Error::NoHeader)?;
-    let (lines, body) = match rest.find("\n---\n") {
-        Some(at) => (&rest[..at], &rest[at + "\n---\n".len()..]),
-        None => return Err(Error::Unclosed),
-    };
+    let at = rest.find(END).ok_or(Error::Unclosed)?;
+    let lines = &rest[..at];
+    let body = "---\n".len() + at + END.len();
     let mut values: [Option<String>; 9] = Default::default();
     let keys = Header::default().fields().map(|(key, _)| key);
     for (index, line) in lines.lines().enumerate() {
@@ -191,13 +227,6 @@ pub fn read(text: &str) -> Result<(Header, &str), Error> {
     }
     if header.algorithm != ALGORITHM {
         return Err(Error::Algorithm(header.algorithm));
-    }
-    let found = body.len() as u64;
-    if found != header.source_bytes {
-        return Err(Error::Length {
-            expected: header.source_bytes,
-            found,
-        });
     }
     Ok((header, body))
 }

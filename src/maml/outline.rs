@@ -3,6 +3,8 @@
 //! It follows CommonMark where that matters here: what stands inside a fence or an HTML comment is no heading, and a fence
 //! is closed only by at least as many of the same signs.
 
+use std::ops::Range;
+
 use crate::place::{Span, Text};
 
 /// A heading outside of fences and comments.
@@ -37,6 +39,10 @@ pub(crate) struct Outline {
     pub fences: Vec<Fence>,
     /// Lines like `##Intent`, which CommonMark reads as text.
     pub near_headings: Vec<Heading>,
+    /// The lines of each HTML comment, end exclusive.
+    pub comments: Vec<Range<usize>>,
+    /// Whether the last comment is never closed.
+    pub comment_open: bool,
     /// The first line with markup such as `@text:bold()`.
     pub at_markup: Option<usize>,
 }
@@ -45,7 +51,7 @@ pub(crate) struct Outline {
 pub(crate) fn outline(text: &Text<'_>, first: usize) -> Outline {
     let mut outline = Outline::default();
     let mut open: Option<(Fence, u8, usize)> = None;
-    let mut in_comment = false;
+    let mut comment: Option<usize> = None;
     for index in first..text.lines.len() {
         let line = text.line(index);
         if let Some((fence, sign, count)) = &mut open {
@@ -56,8 +62,11 @@ pub(crate) fn outline(text: &Text<'_>, first: usize) -> Outline {
             }
             continue;
         }
-        if in_comment {
-            in_comment = !line.contains("-->");
+        if let Some(begin) = comment {
+            if line.contains("-->") {
+                outline.comments.push(begin..index + 1);
+                comment = None;
+            }
             continue;
         }
         let content = line.trim_start_matches(' ');
@@ -66,7 +75,11 @@ pub(crate) fn outline(text: &Text<'_>, first: usize) -> Outline {
             continue;
         }
         if let Some(rest) = content.strip_prefix("<!--") {
-            in_comment = !rest.contains("-->");
+            if rest.contains("-->") {
+                outline.comments.push(index..index + 1);
+            } else {
+                comment = Some(index);
+            }
         } else if let Some((sign, count, info)) = opens(content) {
             let span = text.line_span(index);
             let close = text.lines.len();
@@ -104,7 +117,37 @@ pub(crate) fn outline(text: &Text<'_>, first: usize) -> Outline {
         }
     }
     outline.fences.extend(open.map(|(fence, ..)| fence));
+    if let Some(begin) = comment {
+        outline.comments.push(begin..text.lines.len());
+        outline.comment_open = true;
+    }
     outline
+}
+
+impl Outline {
+    /// The fence whose lines, its delimiters included, hold this line.
+    pub fn fence_at(&self, line: usize) -> Option<&Fence> {
+        let next = self.fences.partition_point(|fence| fence.open <= line);
+        let fence = self.fences.get(next.checked_sub(1)?)?;
+        (line <= fence.close).then_some(fence)
+    }
+
+    /// Whether the line is a part of an HTML comment.
+    pub fn is_comment(&self, line: usize) -> bool {
+        let next = self.comments.partition_point(|comment| comment.start <= line);
+        next.checked_sub(1)
+            .is_some_and(|index| self.comments[index].contains(&line))
+    }
+}
+
+/// The back quotes that fence `content`: three, or more than it holds in a row.
+pub(crate) fn fence_for(content: &str) -> String {
+    let longest = content
+        .split(|sign| sign != '`')
+        .map(str::len)
+        .max()
+        .unwrap_or_default();
+    "`".repeat(3.max(longest + 1))
 }
 
 /// The sign, its count and the info string, when the line opens a fence.

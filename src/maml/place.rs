@@ -55,6 +55,8 @@ pub(crate) struct Line {
 #[derive(Debug)]
 pub(crate) struct Text<'a> {
     pub source: &'a str,
+    /// What an indented document is indented with; empty for any other.
+    pub indent: &'a str,
     pub lines: Vec<Line>,
 }
 
@@ -71,9 +73,7 @@ impl<'a> Text<'a> {
         loop {
             let newline = source[begin..].find('\n').map(|at| begin + at);
             let end = newline.unwrap_or(source.len());
-            let content = source[begin..end]
-                .strip_suffix('\r')
-                .map_or(end, |line| begin + line.len());
+            let content = begin + source[begin..end].trim_end_matches('\r').len();
             if newline.is_some() || content > begin || lines.is_empty() {
                 lines.push(Line {
                     begin,
@@ -86,7 +86,11 @@ impl<'a> Text<'a> {
                 None => break,
             }
         }
-        let mut text = Self { source, lines };
+        let mut text = Self {
+            source,
+            indent: "",
+            lines,
+        };
         text.dedent();
         text
     }
@@ -104,7 +108,8 @@ impl<'a> Text<'a> {
         if content.len() == line.len() || content.trim_end() != "---" {
             return;
         }
-        let indent = &line.as_bytes()[..line.len() - content.len()];
+        self.indent = &line[..line.len() - content.len()];
+        let indent = self.indent.as_bytes();
         for line in &mut self.lines {
             let bytes = &self.source.as_bytes()[line.begin..line.end];
             line.start += bytes

@@ -1,4 +1,4 @@
-//! What a run needs: Python packages, GPUs, the network.
+//! What a run needs: Python packages, GPUs, memory, qubits, the network.
 //!
 //! The key is a map or a list in real documents, and its values are lists or single words; all of them are read.
 
@@ -18,6 +18,12 @@ pub struct Requires {
     pub packages: Vec<String>,
     /// GPUs.
     pub gpus: u32,
+    /// The version of CUDA, as a specifier such as `12.4` or `>=12`.
+    pub cuda: Option<String>,
+    /// Memory in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Qubits of a circuit.
+    pub qubits: Option<u32>,
     /// Whether the code needs the network; whether it gets it is up to the head.
     pub network: bool,
     /// The value as JSON.
@@ -89,7 +95,13 @@ fn entry(requires: &mut Requires, key: &Key, value: &Node, findings: &mut Findin
             }
             _ => packages(requires, name, value, findings),
         },
-        "gpu" | "gpus" | "cuda" => requires.gpus = requires.gpus.max(gpus(value, findings)),
+        "gpu" | "gpus" => requires.gpus = requires.gpus.max(gpus(value, findings)),
+        "cuda" => {
+            requires.gpus = requires.gpus.max(gpus(value, findings));
+            cuda(requires, value, findings);
+        }
+        "memory" | "ram" => memory(requires, name, value, findings),
+        "qubits" => qubits(requires, name, value, findings),
         "resources" | "hardware" => resources(requires, value, findings),
         "network" | "internet" => match &value.data {
             Data::Bool(network) => requires.network = *network,
@@ -157,7 +169,9 @@ fn resources(requires: &mut Requires, value: &Node, findings: &mut Findings<'_>)
         Data::Map(entries) => {
             for (key, value) in entries {
                 match key.text.to_ascii_lowercase().as_str() {
-                    "network" | "internet" => entry(requires, key, value, findings),
+                    "network" | "internet" | "cuda" | "memory" | "ram" | "qubits" => {
+                        entry(requires, key, value, findings);
+                    }
                     name if names_gpu(name) => requires.gpus = requires.gpus.max(gpus(value, findings)),
                     _ => no_effect(&format!("resources.{}", key.text), key.span, findings),
                 }
@@ -176,6 +190,75 @@ fn resources(requires: &mut Requires, value: &Node, findings: &mut Findings<'_>)
             }
         }
     }
+}
+
+/// `cuda: 12.4` and `cuda: ">=12"` name a version, `cuda: 2` and `cuda: true` a count.
+fn cuda(requires: &mut Requires, value: &Node, findings: &mut Findings<'_>) {
+    let version = value
+        .scalar()
+        .map(|text| text.trim().to_owned())
+        .filter(|text| is_version(text) && text.parse::<u32>().is_err());
+    if let Some(version) = version {
+        let message = format!("the CUDA version `{version}` is not checked; heads bring their own");
+        findings.info(Code::RequirementUnknown, value.span, message, "");
+        requires.cuda = Some(version);
+    }
+}
+
+fn memory(requires: &mut Requires, name: &str, value: &Node, findings: &mut Findings<'_>) {
+    match value.scalar().and_then(|text| bytes(&text)) {
+        Some(bytes) => {
+            requires.memory_bytes = Some(bytes);
+            not_chosen_by(name, value, findings);
+        }
+        None => wrong_type(
+            &format!("requires.{name}"),
+            "a size such as 16Gi",
+            value,
+            findings,
+        ),
+    }
+}
+
+fn qubits(requires: &mut Requires, name: &str, value: &Node, findings: &mut Findings<'_>) {
+    match value.scalar().and_then(|text| text.trim().parse().ok()) {
+        Some(count) => {
+            requires.qubits = Some(count);
+            not_chosen_by(name, value, findings);
+        }
+        None => wrong_type(&format!("requires.{name}"), "a whole number", value, findings),
+    }
+}
+
+fn not_chosen_by(name: &str, value: &Node, findings: &mut Findings<'_>) {
+    let message = format!("requires.{name} does not decide which head is chosen");
+    let hint = "the resources of a head are set in its ChimeraHead";
+    findings.info(Code::RequirementUnknown, value.span, message, hint);
+}
+
+/// `1024`, `512M`, `16GB` and `1.5Gi` in bytes; `K`, `M`, `G`, `T` are powers of 1000, with `i` of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text
+        .find(|sign: char| !sign.is_ascii_digit() && sign != '.')
+        .unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = unit.strip_suffix('b').unwrap_or(&unit);
+    let (prefix, base) = match unit.strip_suffix('i') {
+        Some(prefix) => (prefix, 1024_u64),
+        None => (unit, 1000),
+    };
+    let power = ["", "k", "m", "g", "t"]
+        .iter()
+        .position(|known| *known == prefix)?;
+    let factor = u128::from(base.pow(u32::try_from(power).ok()?));
+    let (whole, part) = count.split_once('.').unwrap_or((count, ""));
+    // More digits than these are below one byte.
+    let part = part.get(..15).unwrap_or(part);
+    let digits = format!("{whole}{part}").parse::<u64>().ok()?;
+    let size = u128::from(digits) * factor / 10_u128.pow(u32::try_from(part.len()).ok()?);
+    u64::try_from(size).ok().filter(|size| *size > 0)
 }
 
 fn names_gpu(word: &str) -> bool {
@@ -339,8 +422,12 @@ mod tests {
             ("resources: cuda", &[], 1, false, &["MAML022"]),
             ("resources: [gpu, 16GB]", &[], 1, false, &["MAML030"]),
             ("resources: {gpu: 4, memory: 1Gi}", &[], 4, false, &["MAML030"]),
-            ("cuda: '12.4'", &[], 1, false, &[]),
-            ("cuda: 12.4", &[], 1, false, &[]),
+            ("cuda: '12.4'", &[], 1, false, &["MAML030"]),
+            ("cuda: 12.4", &[], 1, false, &["MAML030"]),
+            ("cuda: 2", &[], 2, false, &[]),
+            ("memory: much", &[], 0, false, &["MAML011"]),
+            ("qubits: 8", &[], 0, false, &["MAML030"]),
+            ("qubits: few", &[], 0, false, &["MAML011"]),
             ("gpu: false", &[], 0, false, &[]),
             ("gpu: 1000", &[], 0, false, &["MAML011"]),
             ("network: true", &[], 0, true, &[]),
@@ -392,6 +479,28 @@ mod tests {
         ] {
             assert!(!is_pep508(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn sizes_are_read_in_both_sorts_of_units() {
+        for (text, expected) in [
+            ("1024", Some(1024)),
+            ("16GB", Some(16_000_000_000)),
+            ("16 GiB", Some(16 << 30)),
+            ("1.5Gi", Some(3 << 29)),
+            ("512m", Some(512_000_000)),
+            ("0", None),
+            ("", None),
+            ("1..5", None),
+            ("-1", None),
+            ("1e9", None),
+            ("99999999999T", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
+        let requires = read("{memory: 2Gi, qubits: 5, cuda: '>=12'}").0;
+        assert_eq!((requires.memory_bytes, requires.qubits), (Some(2 << 30), Some(5)));
+        assert_eq!(requires.cuda.as_deref(), Some(">=12"));
     }
 
     #[test]

@@ -12,12 +12,13 @@ use serde_json::{Map, Value};
 use crate::blocks::fences;
 use crate::codes::Code;
 use crate::diagnostic::Findings;
+use crate::json_text::JsonText;
 use crate::outline::Outline;
 use crate::place::{Excerpt, Place, Span, Text, number};
 use crate::sections::{Section, SectionKind};
 
 /// A larger schema is refused.
-const MAX_SCHEMA_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 /// Steps that a regular expression with look-around may go back; others take linear time.
 const MAX_BACKTRACKING: usize = 100_000;
 /// Compiled size of one regular expression in bytes.
@@ -32,6 +33,8 @@ const MAX_EFFORT_IN_PLACE: usize = 10_000;
 const DATA_KEYWORDS: [&str; 4] = ["const", "enum", "default", "examples"];
 /// Nested objects that get defaults.
 const MAX_DEFAULT_DEPTH: usize = 16;
+/// Objects looked at and defaults put in, of one value.
+const MAX_DEFAULTS: usize = 10_000;
 
 /// A JSON Schema of a document: 2020-12, or the draft that it declares.
 #[derive(Clone)]
@@ -43,6 +46,30 @@ pub struct Schema {
     /// Its first line, from 1.
     pub line: u32,
     validator: Arc<Validator>,
+    written: Arc<Written>,
+}
+
+/// A schema as it stands in the document, to lead from its keywords to their places.
+struct Written {
+    text: String,
+    /// The line of the document in which the text starts, from 1.
+    line: u32,
+    /// For each line of an indented document what was stripped from it, in characters; empty for any other document.
+    margins: Vec<u32>,
+}
+
+impl Written {
+    /// Where the keyword that a JSON Pointer names stands in the document, or else the nearest part that holds it.
+    fn place(&self, pointer: &str) -> Option<Place> {
+        let at = JsonText::parse(&self.text)?.locate(pointer);
+        let before = &self.text[..at];
+        let index = before.matches('\n').count();
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+        Some(Place {
+            line: self.line + number(index),
+            column: number(column + 1) + self.margins.get(index).copied().unwrap_or_default(),
+        })
+    }
 }
 
 /// One way in which a value breaks a schema.
@@ -54,6 +81,12 @@ pub struct Violation {
     pub schema_path: String,
     /// What is wrong.
     pub message: String,
+    /// The line of the document in which that keyword stands, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Its column in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
 }
 
 impl fmt::Display for Violation {
@@ -63,7 +96,11 @@ impl fmt::Display for Violation {
         } else {
             &self.pointer
         };
-        write!(out, "{pointer}: {} (schema {})", self.message, self.schema_path)
+        write!(out, "{pointer}: {} (", self.message)?;
+        if let Some(line) = self.line {
+            write!(out, "line {line}, ")?;
+        }
+        write!(out, "schema {})", self.schema_path)
     }
 }
 
@@ -91,15 +128,23 @@ impl Schema {
                 pointer: String::new(),
                 schema_path: String::new(),
                 message,
+                line: Some(self.line),
+                column: None,
             }];
         }
         self.validator
             .iter_errors(instance)
             .take(MAX_VIOLATIONS)
-            .map(|error| Violation {
-                pointer: error.instance_path().as_str().to_owned(),
-                schema_path: error.schema_path().as_str().to_owned(),
-                message: shorten(&error.to_string()),
+            .map(|error| {
+                let schema_path = error.schema_path().as_str().to_owned();
+                let place = self.written.place(&schema_path);
+                Violation {
+                    pointer: error.instance_path().as_str().to_owned(),
+                    message: shorten(&error.to_string()),
+                    line: place.map(|place| place.line),
+                    column: place.map(|place| place.column),
+                    schema_path,
+                }
             })
             .collect()
     }
@@ -114,8 +159,29 @@ impl Schema {
         } else {
             inputs
         };
-        fill(&self.value, &self.value, &mut inputs, 0);
+        Defaults::of(&self.value, false).fill(&self.value, "", &mut inputs, "", 0);
         inputs
+    }
+
+    /// Defaults that break the schema themselves: the pointer to the default in the schema, and how it does.
+    fn wrong_defaults(&self) -> Vec<(String, Violation)> {
+        let mut defaults = Defaults::of(&self.value, true);
+        let mut instance = Value::Object(Map::new());
+        defaults.fill(&self.value, "", &mut instance, "", 0);
+        let violations = self.check(&instance);
+        let holds = |default: &str, pointer: &str| {
+            pointer
+                .strip_prefix(default)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        violations
+            .into_iter()
+            .filter_map(|violation| {
+                let mut filled = defaults.filled.iter();
+                let (_, place) = filled.rfind(|(default, _)| holds(default, &violation.pointer))?;
+                Some((place.clone(), violation))
+            })
+            .collect()
     }
 
     /// The names under `properties`, in the order of the JSON text as far as it is kept.
@@ -127,34 +193,80 @@ impl Schema {
     }
 }
 
-fn fill(root: &Value, schema: &Value, instance: &mut Value, depth: usize) {
-    if depth >= MAX_DEFAULT_DEPTH {
-        return;
+/// Puts the defaults of a schema where an instance has nothing.
+struct Defaults<'s> {
+    root: &'s Value,
+    /// Whether objects that are absent are made, so that every default finds its place.
+    makes_objects: bool,
+    /// How many values may still be put in: schemas that refer to themselves ask for any number.
+    left: usize,
+    /// The pointer to each default in the instance, and in the schema; collected when objects are made.
+    filled: Vec<(String, String)>,
+}
+
+impl<'s> Defaults<'s> {
+    fn of(root: &'s Value, makes_objects: bool) -> Self {
+        Self {
+            root,
+            makes_objects,
+            left: MAX_DEFAULTS,
+            filled: Vec::new(),
+        }
     }
-    if let Some(target) = schema
-        .get("$ref")
-        .and_then(Value::as_str)
-        .and_then(|reference| reference.strip_prefix('#'))
-        && let Some(target) = root.pointer(target)
-    {
-        fill(root, target, instance, depth + 1);
-    }
-    let (Some(properties), Some(object)) = (
-        schema.get("properties").and_then(Value::as_object),
-        instance.as_object_mut(),
-    ) else {
-        return;
-    };
-    for (name, property) in properties {
-        if !object.contains_key(name)
-            && let Some(default) = property.get("default")
+
+    /// Fills `instance`, at the pointer `at`, by `schema`, at the pointer `place`.
+    fn fill(&mut self, schema: &Value, place: &str, instance: &mut Value, at: &str, depth: usize) {
+        if depth >= MAX_DEFAULT_DEPTH || self.left == 0 {
+            return;
+        }
+        self.left -= 1;
+        if let Some(pointer) = schema
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|reference| reference.strip_prefix('#'))
+            && let Some(target) = self.root.pointer(pointer)
         {
-            object.insert(name.clone(), default.clone());
+            self.fill(target, pointer, instance, at, depth + 1);
         }
-        if let Some(value) = object.get_mut(name) {
-            fill(root, property, value, depth + 1);
+        let (Some(properties), Some(object)) = (
+            schema.get("properties").and_then(Value::as_object),
+            instance.as_object_mut(),
+        ) else {
+            return;
+        };
+        // All of one level before any of the next, so that a schema that refers to itself loses deep ones only.
+        for (name, property) in properties {
+            if object.contains_key(name) || self.left == 0 {
+                continue;
+            }
+            if let Some(default) = property.get("default") {
+                self.left -= 1;
+                object.insert(name.clone(), default.clone());
+                if self.makes_objects {
+                    let segment = segment(name);
+                    let places = (
+                        format!("{at}/{segment}"),
+                        format!("{place}/properties/{segment}/default"),
+                    );
+                    self.filled.push(places);
+                }
+            } else if self.makes_objects && property.get("properties").is_some() {
+                object.insert(name.clone(), Value::Object(Map::new()));
+            }
+        }
+        for (name, property) in properties {
+            if let Some(value) = object.get_mut(name) {
+                let segment = segment(name);
+                let place = format!("{place}/properties/{segment}");
+                self.fill(property, &place, value, &format!("{at}/{segment}"), depth + 1);
+            }
         }
     }
+}
+
+/// A name as a segment of a JSON Pointer.
+fn segment(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 fn shorten(message: &str) -> String {
@@ -213,8 +325,52 @@ pub(crate) fn schema(
             return None;
         }
     };
-    let place = Place { line, column: 1 };
-    compile(value, span, place.line, section, findings)
+    let indented = !text.indent.is_empty();
+    let margin = |index: usize| number(text.lines[index].start - text.lines[index].begin);
+    let written = Written {
+        line: number(lines.start + 1),
+        margins: if indented {
+            lines.map(margin).collect()
+        } else {
+            Vec::new()
+        },
+        text: excerpt.text.clone(),
+    };
+    let schema = compile(value, span, line, section, written, findings)?;
+    if section.kind == SectionKind::InputSchema {
+        let mut defaults = Defaults::of(&schema.value, false);
+        defaults.fill(&schema.value, "", &mut Value::Object(Map::new()), "", 0);
+        if defaults.left == 0 {
+            let message = format!("the defaults in the schema of {} multiply", section.title);
+            let hint = "let no default hold what refers to it";
+            findings.error(Code::SchemaInvalid, span, message, hint);
+            return None;
+        }
+        report_defaults(&schema, &excerpt, findings);
+    }
+    Some(schema)
+}
+
+/// Reports the defaults that a run could not be started with.
+fn report_defaults(schema: &Schema, excerpt: &Excerpt, findings: &mut Findings<'_>) {
+    let wrong = schema.wrong_defaults();
+    let Some(json) = (!wrong.is_empty())
+        .then(|| JsonText::parse(&excerpt.text))
+        .flatten()
+    else {
+        return;
+    };
+    for (place, violation) in wrong {
+        let at = json.locate(&place);
+        let span = excerpt.source_span(at..at + "\"default\"".len());
+        let pointer = &violation.pointer;
+        let message = format!(
+            "the default of {pointer} breaks its own schema: {}",
+            violation.message
+        );
+        let hint = "a run that does not give this input would be refused";
+        findings.warn(Code::DefaultInvalid, span, message, hint);
+    }
 }
 
 /// The lines that hold the JSON: of the first fence, or else the whole body.
@@ -248,6 +404,7 @@ fn compile(
     span: Span,
     line: u32,
     section: &Section,
+    written: Written,
     findings: &mut Findings<'_>,
 ) -> Option<Schema> {
     let name = &section.title;
@@ -327,6 +484,7 @@ fn compile(
             span,
             line,
             validator: Arc::new(validator),
+            written: Arc::new(written),
         }),
         Err(error) => {
             let at = error.instance_path().as_str();
@@ -627,6 +785,57 @@ mod tests {
             json!({"shots": 5, "deep": {"x": 2}, "r": {"z": 3}})
         );
         assert_eq!(schema.property_names().len(), 3);
+    }
+
+    #[test]
+    fn violations_name_the_line_of_the_keyword() {
+        let schema = read(
+            "```json\n{\n  \"$defs\": {\n    \"n\": {\n      \"type\": \"integer\"}},\n  \"required\": [\"b\"],\n  \"properties\": {\n    \"a\": {\"$ref\": \"#/$defs/n\"},\n    \"c\": {\"items\": false}}\n}\n```",
+        )
+        .0
+        .unwrap();
+        let shown: Vec<String> = schema
+            .check(&json!({"a": "x", "c": [1]}))
+            .iter()
+            .map(|violation| format!("{violation} {:?}", violation.column))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                "/: \"b\" is a required property (line 7, schema /required) Some(3)",
+                "/a: \"x\" is not of type \"integer\" (line 6, schema /$defs/n/type) Some(7)",
+                "/c/0: False schema does not allow 1 (line 10, schema /properties/c/items) Some(11)",
+            ]
+        );
+    }
+
+    #[test]
+    fn defaults_that_break_the_schema_are_reported_where_they_stand() {
+        let (schema, findings) = read(
+            "{\"required\": [\"x\"], \"properties\": {\n  \"a\": {\"type\": \"integer\", \"default\": \"one\"},\n  \"b\": {\"properties\": {\n    \"c\": {\"default\": [1],\n     \"items\": {\"type\": \"string\"}}}},\n  \"good\": {\"type\": \"integer\", \"default\": 1}}}",
+        );
+        assert!(schema.is_some());
+        assert_eq!(
+            findings,
+            [
+                "3:28: warning[MAML066]: the default of /a breaks its own schema: \"one\" is not of type \"integer\"",
+                "5:11: warning[MAML066]: the default of /b/c/0 breaks its own schema: 1 is not of type \"string\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn defaults_that_multiply_are_bounded() {
+        let properties: Vec<String> = (0..50)
+            .map(|index| format!("\"p{index}\": {{\"default\": {{}}, \"$ref\": \"#\"}}"))
+            .collect();
+        let (schema, findings) = read(&format!("{{\"properties\": {{{}}}}}", properties.join(",")));
+        assert!(
+            schema.is_none() && findings[0].contains("MAML061"),
+            "{findings:?}"
+        );
+        let (schema, _) = read("{\"properties\": {\"a\": {\"default\": {}, \"$ref\": \"#\"}}}");
+        assert!(schema.unwrap().with_defaults(json!({}))["a"]["a"].is_object());
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum SectionKind {
     InputSchema,
     /// JSON Schema of the outputs.
     OutputSchema,
+    /// What a run gave, written by it.
+    Outputs,
     /// What happened to the document, one line each.
     History,
     /// Environment of the run.
@@ -39,7 +41,7 @@ pub enum SectionKind {
     Other(String),
 }
 
-const KNOWN: [(&str, SectionKind); 18] = [
+const KNOWN: [(&str, SectionKind); 19] = [
     ("intent", SectionKind::Intent),
     ("context", SectionKind::Context),
     ("code_blocks", SectionKind::CodeBlocks),
@@ -49,6 +51,7 @@ const KNOWN: [(&str, SectionKind); 18] = [
     ("inputschema", SectionKind::InputSchema),
     ("output_schema", SectionKind::OutputSchema),
     ("outputschema", SectionKind::OutputSchema),
+    ("outputs", SectionKind::Outputs),
     ("history", SectionKind::History),
     ("environment", SectionKind::Environment),
     ("verification", SectionKind::Verification),
@@ -70,21 +73,46 @@ impl SectionKind {
             .map_or_else(|| Self::Other(name.clone()), |(_, kind)| kind.clone())
     }
 
+    /// How its heading is written; nothing for a section that the format does not know.
+    pub fn canonical(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Intent => "Intent",
+            Self::Context => "Context",
+            Self::CodeBlocks => "Code_Blocks",
+            Self::InputSchema => "Input_Schema",
+            Self::OutputSchema => "Output_Schema",
+            Self::Outputs => "Outputs",
+            Self::History => "History",
+            Self::Environment => "Environment",
+            Self::Verification => "Verification",
+            Self::Dependencies => "Dependencies",
+            Self::Telemetry => "Telemetry",
+            Self::DataBlock => "Data_Block",
+            Self::Signature => "Signature",
+            Self::Other(_) => return None,
+        })
+    }
+
     fn is_known(&self) -> bool {
-        !matches!(self, Self::Other(_))
+        self.canonical().is_some()
     }
 }
 
 /// `1. Code-Blocks 🐪:` becomes `code_blocks`.
 fn normalise(title: &str) -> String {
-    let title =
-        title.trim_start_matches(|first: char| first.is_ascii_digit() || matches!(first, '.' | ')' | ' '));
-    let words: Vec<String> = title
+    let words: Vec<String> = title[numbering(title)..]
         .split(|sign: char| !sign.is_alphanumeric())
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)
         .collect();
     words.join("_")
+}
+
+/// The length of the numbering in front of a title, such as `1. `.
+pub(crate) fn numbering(title: &str) -> usize {
+    let behind =
+        title.trim_start_matches(|first: char| first.is_ascii_digit() || matches!(first, '.' | ')' | ' '));
+    title.len() - behind.len()
 }
 
 /// One section.
@@ -140,11 +168,16 @@ pub(crate) fn sections(text: &Text<'_>, outline: &Outline) -> (Option<String>, V
 
 /// Reports doubled and empty sections, and lines that were probably meant to be headings.
 pub(crate) fn check(text: &Text<'_>, outline: &Outline, sections: &[Section], findings: &mut Findings<'_>) {
-    for (index, section) in sections.iter().enumerate() {
-        let earlier = sections[..index]
+    let mut firsts: Vec<&Section> = Vec::new();
+    for section in sections {
+        let earlier = firsts
             .iter()
+            .copied()
             .find(|earlier| earlier.kind == section.kind);
-        if let Some(earlier) = earlier.filter(|_| section.kind.is_known()) {
+        if earlier.is_none() && section.kind.is_known() {
+            firsts.push(section);
+        }
+        if let Some(earlier) = earlier {
             let message = format!(
                 "the section {} stands in line {} already",
                 section.title, earlier.line

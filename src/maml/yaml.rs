@@ -489,6 +489,19 @@ mod tests {
     }
 
     #[test]
+    fn aliases_and_values_are_bounded_in_number() {
+        let aliases = |count: usize| format!("a: &x 1\nb: [{}]\n", vec!["*x"; count].join(", "));
+        assert!(parse(&aliases(MAX_ALIASES)).1.is_empty());
+        let (value, findings) = parse(&aliases(MAX_ALIASES + 1));
+        assert!(value.is_none() && findings[0].contains("MAML007"), "{findings:?}");
+        let many = format!("a: [{}]", vec!["1"; MAX_NODES].join(","));
+        assert!(parse(&many).1[0].contains("MAML007"));
+        let deep = |depth: usize| format!("a: {}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(parse(&deep(MAX_DEPTH - 1)).1.is_empty());
+        assert_eq!(parse(&deep(MAX_DEPTH)).0, None);
+    }
+
+    #[test]
     fn an_unquoted_star_is_read_as_text_and_reported() {
         let (value, findings) = parse("execute: [*]\n");
         assert!(

@@ -57,10 +57,35 @@ fn describe(source: &str) -> String {
         writeln!(text, "{} section {:?}", section.line, section.kind).unwrap();
     }
     for block in &document.blocks {
-        writeln!(
+        write!(
             text,
             "{} block {} {} {:?}",
             block.line, block.name, block.language, block.code
+        )
+        .unwrap();
+        if !block.needs.is_empty() {
+            write!(text, " needs {:?}", block.needs).unwrap();
+        }
+        if let Some(seconds) = block.timeout_seconds {
+            write!(text, " timeout {seconds}").unwrap();
+        }
+        if block.allow_failure {
+            text.push_str(" allow_failure");
+        }
+        text.push('\n');
+    }
+    let order = document.run_order();
+    if !order.is_sorted() {
+        writeln!(text, "order {order:?}").unwrap();
+    }
+    for spec in &document.embedded_specs {
+        writeln!(text, "{} spec {} {:?}", spec.line, spec.name, spec.code).unwrap();
+    }
+    for line in &document.history {
+        writeln!(
+            text,
+            "{} history {} {} {:?}",
+            line.line, line.time, line.op, line.text
         )
         .unwrap();
     }
@@ -140,4 +165,85 @@ fn time_grows_with_the_length_only() {
         let source = format!("---\n{}\n---\n", piece.repeat(60_000 / piece.len()));
         let _ = maml::read_within(&source, &limits);
     }
+}
+
+/// Every document of the corpus with its name.
+fn corpus() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let mut documents: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.display().to_string(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    documents.sort();
+    documents
+}
+
+/// What a document says, without where it says it.
+fn meaning(source: &str) -> Option<String> {
+    let document = maml::read(source).document?;
+    let front = serde_json::to_string(&document.front_matter).unwrap();
+    let kinds: Vec<_> = document.sections.iter().map(|section| &section.kind).collect();
+    let blocks: Vec<_> = document
+        .blocks
+        .iter()
+        .map(|block| (&block.name, &block.code))
+        .collect();
+    let schemas =
+        [document.input_schema, document.output_schema].map(|schema| schema.map(|schema| schema.value));
+    Some(format!(
+        "{front} {:?} {kinds:?} {blocks:?} {schemas:?}",
+        document.title
+    ))
+}
+
+#[test]
+fn the_parts_of_a_document_are_the_document() {
+    for (name, source) in corpus() {
+        let joined: String = maml::parts(&source)
+            .iter()
+            .map(|part| part.span.slice(&source))
+            .collect();
+        assert_eq!(joined, source, "{name}");
+    }
+}
+
+#[test]
+fn formatting_changes_no_meaning_and_is_done_once() {
+    for (name, source) in corpus() {
+        if let Ok(once) = maml::format(&source) {
+            assert_eq!(maml::format(&once).unwrap(), once, "{name}");
+            assert_eq!(meaning(&once), meaning(&source), "{name}");
+        }
+    }
+}
+
+#[test]
+fn runs_are_noted_without_new_faults() {
+    let note = |run_id| maml::RunNote {
+        outputs_json: Some("{\"dry\": [1, 4]}"),
+        ended_at: "2026-05-04T10:00:00Z",
+        run_id,
+        result: maml::RunResult::Success,
+        text: "",
+    };
+    let errors = |source: &str| {
+        let found = maml::read(source).diagnostics;
+        found
+            .iter()
+            .filter(|found| found.severity == maml::Severity::Error)
+            .count()
+    };
+    let mut noted = 0;
+    for (name, source) in corpus() {
+        let Ok(once) = maml::with_run(&source, &note("r1")) else {
+            continue;
+        };
+        let twice = maml::with_run(&once, &note("r2")).unwrap();
+        assert_eq!(errors(&twice), errors(&source), "{name}");
+        assert_eq!(twice.matches("## Outputs").count(), 1, "{name}");
+        assert_eq!(twice.matches("[EXECUTE] Success run r").count(), 2, "{name}");
+        noted += 1;
+    }
+    assert!(noted > 30, "only {noted}");
 }
