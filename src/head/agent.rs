@@ -12,10 +12,11 @@ use head_proto::{BlockChanged, Finished, HeadStatus, Output, RunRequest, Started
 use jiff::Timestamp;
 use sandbox::attestation::{Attested, Machine, attest};
 use sandbox::consumption::Consumption;
-use sandbox::execution::{Happening, Place, Stream, execute, failure};
+use sandbox::execution::{Happening, Place, execute, failure};
 use sandbox::folder::Folders;
 use sandbox::job::{Block, Job};
 use sandbox::reason;
+use sandbox::stream::Stream;
 use sandbox::zygote::{Configuration, Ready, State, Zygote};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -325,9 +326,12 @@ impl Agent {
                 language: "python".into(),
                 code: "answer = sum(range(10))".into(),
                 line: 1,
+                ..Block::default()
             }],
             inputs: "{}".into(),
             outputs: Some(vec!["answer".into()]),
+            specifications: vec![],
+            strict: false,
             time_limit: CANARY_LIMIT,
         };
         let (_keep, stop) = watch::channel(None);

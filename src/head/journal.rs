@@ -4,7 +4,7 @@
 //! never holds up a run: lines that do not fit the queue are dropped and counted.
 
 use jiff::Timestamp;
-use sandbox::execution::Stream;
+use sandbox::stream::Stream;
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;

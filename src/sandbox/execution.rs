@@ -4,14 +4,17 @@
 //! what this run says of itself. Nothing here knows gRPC, grants or signatures.
 
 use crate::consumption::{self, Consumption};
+use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
-use crate::job::{Block, Job};
+use crate::job::Job;
+use crate::limit::exceeded;
+use crate::outputs::check_outputs;
+use crate::progress::Progress;
 use crate::reason;
+use crate::stream::{Kept, Stream};
 use crate::zygote::{Ending, Order, State, Zygote};
-use crypto::DigestSet;
-use crypto::attestation::{BlockResult, BlockState, RunError, StreamDigest};
+use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -23,31 +26,14 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 
-/// The outputs of a run, at most.
-pub const LONGEST_OUTPUTS: usize = 8 << 20;
-/// Nesting of the outputs, at most: twice what the child's own conversion allows.
-const DEEPEST_OUTPUTS: usize = 128;
-/// What is kept of each stream.
-pub const KEPT_OUTPUT: usize = 1 << 20;
-/// What a run may print before it is stopped.
-const MOST_OUTPUT: u64 = 1 << 30;
-const LONGEST_MESSAGE: usize = 64 << 10;
-const LONGEST_TEXT: usize = 8 << 10;
 /// From the kill to the end of the last process.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Short runs are never looked at.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-
-/// One of a run's two streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
+/// A run with this many processes and threads may be about to have many more: it is looked at more often.
+const MANY_TASKS: u64 = 32;
+const BRISK_INTERVAL: Duration = Duration::from_millis(25);
 
 /// What happens while a run is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +84,7 @@ pub async fn execute(
     mut sink: impl FnMut(Happening) + Send,
 ) -> Outcome {
     let (started_at, began) = (Timestamp::now(), Instant::now());
-    let mut progress = Progress::of(job);
+    let mut progress = Progress::of(job, place.together);
     let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
     let begun = match refuse_language(place, job) {
         None => begin(place, job).map_err(|error| {
@@ -218,15 +204,11 @@ impl Running {
         job: &Job,
         place: Place<'_>,
         stop: &mut watch::Receiver<Option<RunError>>,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         [stdout, stderr]: [&mut Kept; 2],
         sink: &mut (impl FnMut(Happening) + Send),
     ) -> Result<Vec<u8>, RunError> {
-        let mut order = frame(&Told {
-            blocks: &job.blocks,
-            inputs: &job.inputs,
-            outputs: job.outputs.as_deref(),
-        });
+        let mut order = order(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
         let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
@@ -244,6 +226,7 @@ impl Running {
         let mut stop_open = true;
         while ending.is_none() || control_open || out_open || err_open {
             let (mut fatal, mut look) = (None, false);
+            let block_deadline = progress.deadline();
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
                     control_open = matches!(read, Ok(1..));
@@ -288,6 +271,11 @@ impl Running {
                     let seconds = job.time_limit.as_secs();
                     fatal = Some(failure(reason::TIMED_OUT, format!("the run took longer than {seconds} s")));
                 }
+                () = sleep_until(block_deadline.as_ref().map_or(deadline, |(deadline, _)| *deadline)),
+                    if block_deadline.is_some() && kill_deadline.is_none() =>
+                {
+                    fatal = block_deadline.map(|(_, error)| error);
+                }
                 _ = looks.tick(), if kill_deadline.is_none() && ending.is_none() => {
                     look = true;
                 }
@@ -301,8 +289,11 @@ impl Running {
                     break;
                 }
             }
-            if look {
-                fatal = over_limit(place, self.child.group(), &self.folder).await;
+            if look && let Some(used) = consumed(place, self.child.group(), &self.folder).await {
+                fatal = exceeded(&used, &place.together);
+                if used.tasks > MANY_TASKS {
+                    looks.reset_after(BRISK_INTERVAL);
+                }
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -326,8 +317,8 @@ impl Running {
     }
 }
 
-/// Whether the run's processes use too much together.
-async fn over_limit(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option<RunError> {
+/// What the run's processes use together, as far as it can be seen.
+async fn consumed(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option<Consumption> {
     let group = group?;
     let inherited = match &*place.zygote.state().borrow() {
         State::Ready(ready) => ready.anonymous,
@@ -337,32 +328,8 @@ async fn over_limit(place: Place<'_>, group: Option<i32>, folder: &Path) -> Opti
     let used = tokio::task::spawn_blocking(move || {
         let disk = consumption::of_folder(&folder);
         consumption::of_group(group, inherited).map(|used| Consumption { disk, ..used })
-    })
-    .await;
-    let Ok(Ok(used)) = used else {
-        return None;
-    };
-    if used.tasks > place.together.tasks {
-        let message = format!(
-            "the run had more than {} processes and threads",
-            place.together.tasks
-        );
-        return Some(failure(reason::PROCESS_LIMIT_EXCEEDED, message));
-    }
-    if used.disk > place.together.disk {
-        let message = format!(
-            "the run wrote more than {} MiB to disk, or more files than can be looked at",
-            place.together.disk >> 20
-        );
-        return Some(failure(reason::DISK_LIMIT_EXCEEDED, message));
-    }
-    (used.memory > place.together.memory).then(|| {
-        let message = format!(
-            "the run's processes used more than {} MiB together",
-            place.together.memory >> 20
-        );
-        failure(reason::OUT_OF_MEMORY, message)
-    })
+    });
+    used.await.ok()?.ok()
 }
 
 /// Why a run ended that did not say so itself.
@@ -387,304 +354,6 @@ fn cause_of(ending: Ending, entered: bool) -> RunError {
     }
 }
 
-/// Where a run stands in its blocks.
-struct Progress {
-    blocks: Vec<BlockResult>,
-    /// The block that runs, and since when.
-    current: Option<(usize, Instant)>,
-    /// Blocks that have ended.
-    done: usize,
-    /// Whether the child said that its sandbox is in force: always the first thing said, before any user code.
-    entered: bool,
-    heard: bool,
-    diagnostics: String,
-}
-
-impl Progress {
-    fn of(job: &Job) -> Self {
-        let blocks = job.blocks.iter().map(|block| BlockResult {
-            name: block.name.clone(),
-            language: block.language.clone(),
-            state: BlockState::Skipped,
-            duration_millis: 0,
-            diagnostics: String::new(),
-        });
-        Self {
-            blocks: blocks.collect(),
-            current: None,
-            done: 0,
-            entered: false,
-            heard: false,
-            diagnostics: String::new(),
-        }
-    }
-
-    /// Takes what the child said; what is out of order is a forgery and ignored. A result when it said the last word.
-    fn hear(&mut self, said: Said, sink: &mut impl FnMut(Happening)) -> Option<Result<Vec<u8>, RunError>> {
-        let first = !std::mem::replace(&mut self.heard, true);
-        match said {
-            Said::Message(Message::Entered) if first => self.entered = true,
-            Said::Message(Message::Refused { message }) if first => {
-                return Some(Err(failure(reason::SANDBOX_FAILED, plain(&message))));
-            }
-            Said::Message(Message::Block {
-                index,
-                state: Step::Running,
-            }) => {
-                if index == self.done && index < self.blocks.len() && self.current.is_none() {
-                    self.current = Some((index, Instant::now()));
-                    sink(Happening::Began(index));
-                }
-            }
-            Said::Message(Message::Block {
-                index,
-                state: Step::Succeeded,
-            }) => {
-                if self.current.is_some_and(|(current, _)| current == index) {
-                    self.end_block(BlockState::Succeeded, String::new(), sink);
-                }
-            }
-            Said::Message(Message::Failed {
-                reason,
-                message,
-                line,
-                column,
-                traceback,
-            }) => {
-                self.diagnostics = plain(&traceback);
-                return Some(Err(RunError {
-                    reason: match reason.as_str() {
-                        reason::OUT_OF_MEMORY | reason::INVALID_OUTPUT => reason,
-                        _ => reason::BLOCK_FAILED.to_owned(),
-                    },
-                    message: plain(&message),
-                    line,
-                    column,
-                    code: None,
-                }));
-            }
-            Said::Outputs(outputs) if self.done == self.blocks.len() => return Some(Ok(outputs)),
-            Said::Outputs(_) | Said::Message(_) => {}
-        }
-        None
-    }
-
-    fn end_block(&mut self, state: BlockState, diagnostics: String, sink: &mut impl FnMut(Happening)) {
-        if let Some((index, began)) = self.current.take() {
-            let block = &mut self.blocks[index];
-            block.state = state;
-            block.duration_millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            block.diagnostics = diagnostics;
-            self.done = index + 1;
-            sink(Happening::Ended(index, block.clone()));
-        }
-    }
-
-    /// The run failed: so did the block that was running.
-    fn fail(&mut self, error: &RunError, sink: &mut impl FnMut(Happening)) {
-        let mut diagnostics = std::mem::take(&mut self.diagnostics);
-        if diagnostics.is_empty() {
-            diagnostics.clone_from(&error.message);
-        }
-        self.end_block(BlockState::Failed, diagnostics, sink);
-    }
-
-    /// Tells of the blocks that were never begun.
-    fn finish(self, sink: &mut impl FnMut(Happening)) -> Vec<BlockResult> {
-        for (index, block) in self.blocks.iter().enumerate().skip(self.done) {
-            sink(Happening::Ended(index, block.clone()));
-        }
-        self.blocks
-    }
-}
-
-/// One stream: its beginning, and how much there was.
-#[derive(Default)]
-struct Kept {
-    data: Vec<u8>,
-    bytes: u64,
-}
-
-impl Kept {
-    fn take(
-        &mut self,
-        data: &mut Vec<u8>,
-        stream: Stream,
-        sink: &mut impl FnMut(Happening),
-    ) -> Option<RunError> {
-        self.bytes += data.len() as u64;
-        let room = KEPT_OUTPUT - self.data.len();
-        let kept = &data[..data.len().min(room)];
-        if !kept.is_empty() {
-            self.data.extend(kept);
-            sink(Happening::Printed(stream, kept.to_vec()));
-        }
-        data.clear();
-        // A pipe's worth at a time; read_buf fills what is reserved.
-        data.reserve(64 << 10);
-        (self.bytes > MOST_OUTPUT).then(|| {
-            failure(
-                reason::OUTPUT_LIMIT_EXCEEDED,
-                format!("the run printed more than {} MiB", MOST_OUTPUT >> 20),
-            )
-        })
-    }
-
-    fn digest(&self) -> StreamDigest {
-        StreamDigest {
-            bytes: self.bytes,
-            truncated: self.bytes > self.data.len() as u64,
-            digest: DigestSet::of(&self.data),
-        }
-    }
-}
-
-/// Outputs are one JSON object of bounded size and depth. Read without being built: a few bytes of text can stand for
-/// many of memory.
-fn check_outputs(outputs: Vec<u8>) -> Result<Vec<u8>, RunError> {
-    let refuse = |what: String| Err(failure(reason::INVALID_OUTPUT, what));
-    let Ok(text) = std::str::from_utf8(&outputs) else {
-        return refuse("the outputs are not UTF-8".into());
-    };
-    if !text.starts_with('{') {
-        return refuse("the outputs are not one JSON object".into());
-    }
-    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(text) {
-        return refuse(format!("the outputs are not JSON: {error}"));
-    }
-    if depth(&outputs) > DEEPEST_OUTPUTS {
-        return refuse(format!("the outputs are nested more than {DEEPEST_OUTPUTS} deep"));
-    }
-    Ok(outputs)
-}
-
-/// The deepest nesting of a text that is known to be JSON.
-fn depth(json: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_text, mut escaped) = (0_usize, 0, false, false);
-    for &byte in json {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            b'{' | b'[' if !in_text => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// Text of the user's, for people and for objects in a cluster: bounded, without control characters.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    for character in text.chars() {
-        if plain.len() >= LONGEST_TEXT {
-            plain.push('…');
-            break;
-        }
-        match character {
-            '\n' | '\t' => plain.push(character),
-            character if character.is_control() => plain.push('\u{fffd}'),
-            character => plain.push(character),
-        }
-    }
-    plain
-}
-
-/// What the child is told: the whole job, in one frame.
-#[derive(Serialize)]
-struct Told<'a> {
-    blocks: &'a [Block],
-    /// JSON in JSON, so that its numbers reach Python as they were written.
-    inputs: &'a str,
-    outputs: Option<&'a [String]>,
-}
-
-fn frame(told: &Told<'_>) -> Vec<u8> {
-    let body = serde_json::to_vec(told).expect("text and numbers always serialise");
-    let length = u32::try_from(body.len()).expect("documents and inputs are far below 4 GiB");
-    [b"J".as_slice(), &length.to_be_bytes(), &body].concat()
-}
-
-/// What the child says.
-#[derive(Debug)]
-enum Said {
-    Message(Message),
-    Outputs(Vec<u8>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Message {
-    Entered,
-    Refused {
-        message: String,
-    },
-    Block {
-        index: usize,
-        state: Step,
-    },
-    Failed {
-        reason: String,
-        message: String,
-        #[serde(default)]
-        line: Option<u32>,
-        #[serde(default)]
-        column: Option<u32>,
-        #[serde(default)]
-        traceback: String,
-    },
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Step {
-    Running,
-    Succeeded,
-}
-
-/// Cuts the control socket's bytes into frames.
-#[derive(Default)]
-struct Frames {
-    buffer: Vec<u8>,
-}
-
-impl Frames {
-    fn next(&mut self) -> Option<Result<Said, RunError>> {
-        let (kind, length) = match self.buffer.as_slice() {
-            [kind, a, b, c, d, ..] => (*kind, u32::from_be_bytes([*a, *b, *c, *d]) as usize),
-            _ => return None,
-        };
-        let limit = if kind == b'O' {
-            LONGEST_OUTPUTS
-        } else {
-            LONGEST_MESSAGE
-        };
-        if length > limit {
-            let message = format!("the outputs have {length} bytes; at most {limit} are taken");
-            return Some(Err(failure(reason::INVALID_OUTPUT, message)));
-        }
-        if self.buffer.len() < 5 + length {
-            self.buffer.reserve(5 + length - self.buffer.len());
-            return None;
-        }
-        let rest = self.buffer.split_off(5 + length);
-        let body = std::mem::replace(&mut self.buffer, rest).split_off(5);
-        Some(match kind {
-            b'O' => Ok(Said::Outputs(body)),
-            _ => serde_json::from_slice(&body).map(Said::Message).map_err(|_| {
-                failure(
-                    reason::INTERPRETER_EXITED,
-                    "the run wrote nonsense on its control socket",
-                )
-            }),
-        })
-    }
-}
-
 /// Waits for `zygote` to be ready, for tests and for programs that run one document.
 pub async fn wait_until_ready(
     zygote: &Zygote,
@@ -700,33 +369,5 @@ pub async fn wait_until_ready(
         },
         Ok(Err(_)) => Err("the zygote's supervisor is gone".into()),
         Err(_) => Err(format!("the zygote was not ready within {} s", limit.as_secs())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn depth_counts_brackets_outside_of_text() {
-        assert_eq!(depth(br#"{"a":[1,{"b]]":"\"[[["}]}"#), 3);
-    }
-
-    #[test]
-    fn outputs_that_are_no_object_or_too_deep_are_refused() {
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(200), "]".repeat(200));
-        for bad in ["[1]", "{\"a\":NaN}", "{\"a\":1} x", "", deep.as_str()] {
-            assert!(check_outputs(bad.as_bytes().to_vec()).is_err(), "{bad}");
-        }
-        assert!(check_outputs(br#"{"a":[1.5,"x",null]}"#.to_vec()).is_ok());
-    }
-
-    #[test]
-    fn a_forged_length_is_refused_before_anything_is_kept_for_it() {
-        let mut frames = Frames {
-            buffer: b"O\xff\xff\xff\xff".to_vec(),
-        };
-        assert!(frames.next().unwrap().is_err());
-        assert!(frames.buffer.capacity() < 1024);
     }
 }

@@ -13,7 +13,7 @@ pub enum Error {
 }
 
 /// One code block.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Block {
     /// Its name.
     pub name: String,
@@ -23,6 +23,52 @@ pub struct Block {
     pub code: String,
     /// Line of the document that the code begins at, from 1.
     pub line: u32,
+    /// Names of blocks that must have succeeded before; else this one is skipped.
+    pub needs: Vec<String>,
+    /// How long it may take.
+    #[serde(rename = "timeout")]
+    pub timeout_seconds: Option<u32>,
+    /// Whether the run goes on when it fails.
+    pub allow_failure: bool,
+    /// The output that the counts of a circuit become.
+    pub output: String,
+}
+
+impl Block {
+    fn of(block: &maml::Block, place: usize) -> Self {
+        // The name that a block has by its place alone, because its fence gives none.
+        let unnamed = block.name == format!("block-{}", place + 1);
+        Self {
+            name: block.name.clone(),
+            language: block.language.as_str().to_owned(),
+            code: block.code.clone(),
+            line: block.line,
+            needs: block.needs.clone(),
+            timeout_seconds: block.timeout_seconds,
+            allow_failure: block.allow_failure,
+            output: if unnamed {
+                "counts".to_owned()
+            } else {
+                block.name.clone()
+            },
+        }
+    }
+
+    /// Whether it runs as a process of its own, beside the shared interpreter.
+    pub(crate) fn is_program(&self) -> bool {
+        matches!(self.language.as_str(), "bash" | "javascript")
+    }
+}
+
+/// A Python module of conditions that must hold before the first block and after the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Specification {
+    /// Name of its file.
+    pub name: String,
+    /// Its text.
+    pub code: String,
+    /// Line of the document that it begins at, when it is part of the document.
+    pub line: Option<u32>,
 }
 
 /// What is to be run.
@@ -34,6 +80,10 @@ pub struct Job {
     pub inputs: String,
     /// The global variables to harvest; without them, the dict `outputs`.
     pub outputs: Option<Vec<String>>,
+    /// Conditions on inputs and outputs.
+    pub specifications: Vec<Specification>,
+    /// Whether a condition that does not hold fails the run; else it is a line of standard error.
+    pub strict: bool,
     /// How long it may take.
     pub time_limit: Duration,
 }
@@ -43,19 +93,17 @@ impl Job {
     /// written there.
     pub fn of(document: &maml::Document, inputs: &str, time_limit: Duration) -> Result<Self, Error> {
         serde_json::from_str::<Map<String, Value>>(inputs).map_err(Error::Inputs)?;
-        let blocks = document.run_order().into_iter().map(|index| {
-            let block = &document.blocks[index];
-            Block {
-                name: block.name.clone(),
-                language: block.language.as_str().to_owned(),
-                code: block.code.clone(),
-                line: block.line,
-            }
-        });
+        let blocks = document
+            .run_order()
+            .into_iter()
+            .map(|index| Block::of(&document.blocks[index], index));
+        let verification = document.front_matter.verification.as_ref();
         Ok(Self {
             blocks: blocks.collect(),
             inputs: inputs.to_owned(),
             outputs: document.output_schema.as_ref().map(maml::Schema::property_names),
+            specifications: Vec::new(),
+            strict: verification.is_some_and(|verification| verification.level == maml::Level::Strict),
             time_limit,
         })
     }

@@ -6,10 +6,15 @@
 
 pub mod attestation;
 pub mod consumption;
+mod dialogue;
 pub mod environment;
 pub mod execution;
 pub mod folder;
 pub mod job;
+mod limit;
+pub mod outputs;
 pub mod policy;
+mod progress;
 pub mod reason;
+pub mod stream;
 pub mod zygote;

@@ -26,6 +26,8 @@ pub const HEAD_STOPPING: &str = "HeadStopping";
 pub const INTERPRETER_LOST: &str = "InterpreterLost";
 /// The sandbox could not be put in force, and nothing was run. Not the document's fault.
 pub const SANDBOX_FAILED: &str = "SandboxFailed";
+/// A condition of the document's specifications does not hold.
+pub const VERIFICATION_FAILED: &str = "VerificationFailed";
 /// A block is in a language that this head does not run.
 pub const UNSUPPORTED_LANGUAGE: &str = "UnsupportedLanguage";
 
@@ -33,7 +35,7 @@ pub const UNSUPPORTED_LANGUAGE: &str = "UnsupportedLanguage";
 mod tests {
     use super::*;
 
-    const ALL: [&str; 14] = [
+    const ALL: [&str; 15] = [
         BLOCK_FAILED,
         TIMED_OUT,
         OUT_OF_MEMORY,
@@ -47,6 +49,7 @@ mod tests {
         HEAD_STOPPING,
         INTERPRETER_LOST,
         SANDBOX_FAILED,
+        VERIFICATION_FAILED,
         UNSUPPORTED_LANGUAGE,
     ];
 

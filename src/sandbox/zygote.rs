@@ -25,7 +25,16 @@ use tokio::process::{Child as Process, ChildStderr, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-const MODULES: [(&str, &str); 3] = [
+/// Each after those that it imports.
+const MODULES: [(&str, &str); 8] = [
+    ("_chimera_values", include_str!("python/values.py")),
+    ("_chimera_failures", include_str!("python/failures.py")),
+    ("_chimera_programs", include_str!("python/programs.py")),
+    ("_chimera_circuits", include_str!("python/circuits.py")),
+    (
+        "_chimera_specifications",
+        include_str!("python/specifications.py"),
+    ),
     ("_chimera_execute", include_str!("python/execute.py")),
     ("_chimera_sandbox", include_str!("python/sandbox.py")),
     ("_chimera_zygote", include_str!("python/zygote.py")),

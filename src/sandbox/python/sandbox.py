@@ -100,6 +100,7 @@ class Policy:
         self.landlock_abi = 0
         if self.confined:
             self.prepare_confinement(policy, interpreter)
+        self.confines_signals = self.landlock_abi >= 6
 
     def prepare_confinement(self, policy: dict[str, Any], interpreter: list[str]) -> None:
         self.landlock_abi = max(0, libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))

@@ -101,7 +101,7 @@ class Zygote:
                 execute.tell(control, {"kind": "refused", "message": f"{type(error).__name__}: {error}"})
                 os._exit(code)
             gc.enable()
-            code = execute.serve_run(control)
+            code = execute.serve_run(control, self.policy.confines_signals)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -200,7 +200,7 @@ def main(configuration: dict[str, Any]) -> None:
             "event": "ready",
             "interpreter": f"{platform.python_implementation()} {platform.python_version()}",
             "packages": packages(),
-            "languages": ["python"],
+            "languages": execute.languages(),
             "confined": policy.confined,
             "landlock": policy.landlock_abi,
             "limits": policy.limits,

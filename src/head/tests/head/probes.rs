@@ -2,8 +2,8 @@
 
 use crate::testbed::{PATIENCE, Ran, Testbed, document};
 use head_proto::run_event::Event;
-use sandbox::execution::KEPT_OUTPUT;
 use sandbox::reason;
+use sandbox::stream::KEPT_OUTPUT;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -1,0 +1,167 @@
+//! One zygote, and what a run on it comes to.
+
+use crypto::attestation::{BlockState, RunError};
+use sandbox::consumption::Consumption;
+use sandbox::environment;
+use sandbox::execution::{Happening, Outcome, Place, execute, wait_until_ready};
+use sandbox::folder::Folders;
+use sandbox::job::{Block, Job};
+use sandbox::policy::{Limits, Policy};
+use sandbox::stream::Stream;
+use sandbox::zygote::{Configuration, Ready, Zygote};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+/// How much the runs of a bench may use.
+#[derive(Clone, Copy)]
+pub struct Allowed {
+    pub memory_mib: u64,
+    pub disk_mib: u64,
+    pub tasks: u64,
+}
+
+impl Default for Allowed {
+    fn default() -> Self {
+        Self {
+            memory_mib: 2048,
+            disk_mib: 256,
+            tasks: 128,
+        }
+    }
+}
+
+pub struct Bench {
+    pub ready: Arc<Ready>,
+    zygote: Zygote,
+    folders: Folders,
+    together: Consumption,
+    folder: TempDir,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ran {
+    pub outcome: Outcome,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn outputs(&self) -> Value {
+        let outputs = self.outcome.result.as_ref();
+        let outputs = outputs.unwrap_or_else(|error| panic!("{error:?}\n{}{}", self.stdout, self.stderr));
+        serde_json::from_slice(outputs).unwrap()
+    }
+
+    pub fn error(&self) -> &RunError {
+        self.outcome.result.as_ref().expect_err("the run fails")
+    }
+
+    pub fn states(&self) -> Vec<BlockState> {
+        self.outcome.blocks.iter().map(|block| block.state).collect()
+    }
+}
+
+impl Bench {
+    pub async fn start() -> Self {
+        Self::start_with(Allowed::default(), true).await
+    }
+
+    pub async fn start_with(allowed: Allowed, confined: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            memory: allowed.memory_mib << 20,
+            file: allowed.disk_mib << 20,
+            descriptors: 1024,
+            processes: 4096,
+        };
+        let interpreter = environment::of_interpreter(|name| std::env::var_os(name));
+        let of_runs = environment::of_runs(&interpreter);
+        let policy = if confined {
+            Policy::new(limits, 6, of_runs).unwrap()
+        } else {
+            Policy::unconfined(limits, of_runs)
+        };
+        let zygote = Zygote::start(Configuration {
+            python: std::env::var_os("CHIMERA_PYTHON").unwrap_or_else(|| "python3".into()),
+            preload: vec![],
+            policy,
+            environment: interpreter,
+        });
+        let ready = wait_until_ready(&zygote, Duration::from_secs(60)).await.unwrap();
+        Self {
+            ready,
+            zygote,
+            folders: Folders::open(&folder.path().join("runs")).unwrap(),
+            together: Consumption {
+                tasks: allowed.tasks,
+                memory: allowed.memory_mib << 20,
+                disk: allowed.disk_mib << 20,
+            },
+            folder,
+        }
+    }
+
+    pub fn offers(&self, language: &str) -> bool {
+        self.ready.languages.iter().any(|offered| offered == language)
+    }
+
+    pub async fn run(&self, job: &Job) -> Ran {
+        let place = Place {
+            zygote: &self.zygote,
+            folders: &self.folders,
+            together: self.together,
+        };
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (_keep, stop) = watch::channel(None);
+        let outcome = execute(place, job, stop, |happening| {
+            if let Happening::Printed(stream, data) = happening {
+                match stream {
+                    Stream::Stdout => stdout.extend(data),
+                    Stream::Stderr => stderr.extend(data),
+                }
+            }
+        })
+        .await;
+        let runs = self.folder.path().join("runs");
+        assert!(
+            std::fs::read_dir(runs).unwrap().next().is_none(),
+            "nothing of a run remains"
+        );
+        Ran {
+            outcome,
+            stdout: String::from_utf8_lossy(&stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// Runs blocks, given as language and code; the first begins at line 10, each ten lines after the last.
+    pub async fn run_blocks(&self, blocks: &[(&str, &str)], inputs: &str) -> Ran {
+        self.run(&job(blocks, inputs)).await
+    }
+}
+
+/// A job of blocks named `a`, `b` and so on.
+pub fn job(blocks: &[(&str, &str)], inputs: &str) -> Job {
+    let blocks = blocks.iter().zip("abcdefgh".chars()).zip(1..);
+    Job {
+        blocks: blocks
+            .map(|(((language, code), name), number)| Block {
+                name: name.into(),
+                language: (*language).into(),
+                code: (*code).into(),
+                line: number * 10,
+                output: name.into(),
+                ..Block::default()
+            })
+            .collect(),
+        inputs: inputs.into(),
+        outputs: None,
+        specifications: vec![],
+        strict: false,
+        time_limit: Duration::from_secs(30),
+    }
+}
