@@ -152,9 +152,9 @@ impl Page<'_, '_> {
     }
 }
 
-/// A line without the blanks at its end.
+/// A line without the blanks at its end. A carriage return before them would become part of the line's end.
 fn trim(line: &str) -> &str {
-    line.trim_end_matches([' ', '\t'])
+    line.trim_end_matches([' ', '\t', '\r'])
 }
 
 fn means_the_same(left: &str, right: &str) -> bool {
@@ -186,7 +186,7 @@ fn canonical_title(section: &Section) -> Option<String> {
     }
     // Emphasis and colons are spelling; what is no ASCII was put there on purpose.
     let kept = |around: &str| {
-        let sign = |sign: char| !sign.is_ascii();
+        let sign = |sign: char| !sign.is_ascii() && !sign.is_whitespace();
         match (around.find(sign), around.rfind(sign)) {
             (Some(first), Some(last)) => {
                 let end = last + around[last..].chars().next().map_or(0, char::len_utf8);
@@ -275,6 +275,7 @@ mod tests {
             ("", ""),
             ("\n\n\n", ""),
             ("# T  \r\n\r\n\r\nText\t\r\n", "\n# T\n\n\nText\n"),
+            ("\r    ", ""),
             (
                 "## Intent\na\n## Context\nb",
                 "\n## Intent\n\na\n\n## Context\n\nb\n",
