@@ -37,8 +37,10 @@ pub(crate) fn attributes(
         let span = Span::new(at + attribute.start, at + attribute.end);
         let mut wrong = |wanted: &str| {
             let message = match value {
-                Some(value) => format!("`{value}` is no value for the attribute `{key}`"),
-                None => format!("the attribute `{key}` has no value"),
+                Some(value) if !value.is_empty() => {
+                    format!("`{value}` is no value for the attribute `{key}`")
+                }
+                _ => format!("the attribute `{key}` has no value"),
             };
             findings.add(Code::AttributeValue, severity, span, message, wanted.to_owned());
         };

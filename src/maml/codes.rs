@@ -129,6 +129,8 @@ codes! {
     HistoryLine = "MAML044", "line of History not understood";
     /// The operation of a line of History is not one of CREATE, VERIFY, EXECUTE, VALIDATE, WRAP and TICKET.
     HistoryOperation = "MAML045", "unknown operation in History";
+    /// An HTML comment (`<!--`) is opened but never closed by `-->`, so that everything behind it is hidden, sections too.
+    CommentUnclosed = "MAML046", "comment not closed";
     /// A document of a type that runs holds no code block.
     BlockMissing = "MAML050", "no code block";
     /// A code block names no language behind its fence. Write it as `python` behind the opening fence.

@@ -91,8 +91,9 @@ pub(crate) fn history(
             findings.info(Code::InvalidTime, *span, message, "2026-05-04T10:00:00Z");
         }
         if !OPERATIONS.contains(&op.as_str()) {
-            let hint = match nearest(op, &OPERATIONS.map(|known| known)) {
-                Some(near) => format!("did you mean {near}?"),
+            let words = OPERATIONS.map(str::to_ascii_lowercase);
+            let hint = match nearest(op, &words.each_ref().map(String::as_str)) {
+                Some(near) => format!("did you mean {}?", near.to_ascii_uppercase()),
                 None => format!("known: {}", OPERATIONS.join(", ")),
             };
             let message = format!("the operation `{op}` in History is not known");

@@ -156,11 +156,16 @@ pub(crate) fn permissions(node: &Node, findings: &mut Findings<'_>) -> Permissio
         };
         for (entry, span) in crate::front_matter::texts(value, &format!("permissions.{name}"), findings) {
             if name == "execute" && !is_understood(&entry) {
+                let hint = if entry.contains("://") {
+                    String::new()
+                } else {
+                    format!("write agent://{entry} when an agent is meant")
+                };
                 findings.warn(
                     Code::PermissionUnknown,
                     span,
                     format!("`{entry}` is neither *, agent://… nor gateway://…, so it matches nobody"),
-                    format!("write agent://{entry} when an agent is meant"),
+                    hint,
                 );
             }
             list.push(entry);

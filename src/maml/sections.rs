@@ -166,7 +166,7 @@ pub(crate) fn sections(text: &Text<'_>, outline: &Outline) -> (Option<String>, V
     (title, sections)
 }
 
-/// Reports doubled and empty sections, and lines that were probably meant to be headings.
+/// Reports doubled and empty sections, a comment that hides the rest, and lines that were probably meant to be headings.
 pub(crate) fn check(text: &Text<'_>, outline: &Outline, sections: &[Section], findings: &mut Findings<'_>) {
     let mut firsts: Vec<&Section> = Vec::new();
     for section in sections {
@@ -217,6 +217,14 @@ pub(crate) fn check(text: &Text<'_>, outline: &Outline, sections: &[Section], fi
                 "say it in a sentence",
             );
         }
+    }
+    if let Some(comment) = outline.comments.last().filter(|_| outline.comment_open) {
+        findings.warn(
+            Code::CommentUnclosed,
+            text.line_span(comment.start),
+            "this comment is never closed, so that everything behind it is hidden",
+            "close it with -->",
+        );
     }
     for near in &outline.near_headings {
         if near.level == 2 && SectionKind::of(&near.title).is_known() {

@@ -108,7 +108,7 @@ fn every_document_of_the_corpus_is_read_as_before() {
         .map(|entry| entry.unwrap().path())
         .collect();
     files.sort();
-    assert!(files.len() >= 50, "the corpus is not found");
+    assert!(files.len() >= 120, "the corpus is not found");
     for file in files {
         let name = file
             .file_name()
