@@ -334,3 +334,63 @@ fn completion_and_help_name_every_verb() {
         assert!(help.contains(&format!("\n  {verb} ")), "{verb}");
     }
 }
+
+#[test]
+fn fmt_writes_the_canonical_form_once_and_check_agrees() {
+    let folder = Folder::with(&[("a.maml.md", GOOD), ("b.maml.md", WARNED)]);
+    let fmt = |arguments: &[&str]| {
+        chimera()
+            .arg("fmt")
+            .args(arguments)
+            .arg(folder.0.path())
+            .output()
+            .unwrap()
+    };
+    let found = fmt(&["--check"]);
+    assert_eq!(found.status.code(), Some(1));
+    assert_eq!(String::from_utf8(found.stdout).unwrap().lines().count(), 2);
+    assert_eq!(std::fs::read_to_string(folder.path("a.maml.md")).unwrap(), GOOD);
+    assert_eq!(fmt(&[]).status.code(), Some(0));
+    let formatted = std::fs::read_to_string(folder.path("a.maml.md")).unwrap();
+    assert!(
+        formatted.contains("---\n\n## Intent\n\nAdd.\n\n## Context\n"),
+        "{formatted}"
+    );
+    assert_eq!(fmt(&["--check"]).status.code(), Some(0));
+    let piped = chimera().args(["fmt", "-"]).write_stdin(GOOD).output().unwrap();
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), formatted);
+}
+
+#[test]
+fn fmt_leaves_what_it_cannot_read_and_does_the_rest() {
+    let broken = "no front matter\n";
+    let folder = Folder::with(&[("a.maml.md", broken), ("b.maml.md", GOOD)]);
+    let output = chimera().arg("fmt").arg(folder.0.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("MAML002"));
+    assert_eq!(std::fs::read_to_string(folder.path("a.maml.md")).unwrap(), broken);
+    assert_ne!(std::fs::read_to_string(folder.path("b.maml.md")).unwrap(), GOOD);
+}
+
+#[test]
+fn lint_reads_the_documents_of_a_folder_and_goes_on_after_one_that_it_cannot_read() {
+    let folder = Folder::with(&[("a.maml.md", GOOD), ("notes.txt", "x")]);
+    std::fs::create_dir(folder.path("deeper")).unwrap();
+    std::fs::write(folder.path("deeper/b.MAML.ml"), BAD).unwrap();
+    std::fs::write(folder.path("deeper/c.maml.md"), [0xff]).unwrap();
+    let output = chimera()
+        .args(["lint", "-o", "json"])
+        .arg(folder.0.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let reports: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(reports.as_array().unwrap().len(), 2);
+    assert!(
+        String::from_utf8(output.stderr)
+            .unwrap()
+            .contains("c.maml.md is not UTF-8")
+    );
+    let nothing = tempfile::tempdir().unwrap();
+    chimera().arg("lint").arg(nothing.path()).assert().code(2);
+}
