@@ -8,6 +8,7 @@ use api::{
     maml_workflow::BlockState,
     names, reasons,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use e2e::{
     documents::{self, Document},
     heads, in_namespace, runs, samples, wait,
@@ -232,6 +233,145 @@ async fn a_document_runs_only_for_the_agents_that_it_names() {
         let done = runs::run(space, workflow).await;
         let receipt = runs::assert_succeeded(space, &done).await;
         assert_eq!(receipt.spec.act_as.as_deref(), Some("agent://alpha"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn blocks_in_bash_exchange_values_with_python_and_may_fail_where_that_is_allowed() {
+    in_namespace("bash", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let done = runs::run(space, sample("bash")).await;
+        runs::assert_succeeded(space, &done).await;
+        let status = runs::status(&done);
+        let outputs = json!({"total": 3, "distinct": 2, "repeated": 1});
+        assert_eq!(status.outputs.map(serde_json::Value::Object), Some(outputs));
+        let blocks: Vec<_> = status
+            .blocks
+            .iter()
+            .map(|block| (block.name.as_str(), block.state))
+            .collect();
+        assert_eq!(
+            blocks,
+            [
+                ("count", BlockState::Succeeded),
+                ("extra", BlockState::Failed),
+                ("judge", BlockState::Succeeded),
+                ("after", BlockState::Skipped)
+            ]
+        );
+
+        // The specification is strict: inputs that break its precondition fail the run before any block.
+        let mut wordless = sample("bash");
+        wordless.metadata.name = Some("wordless".to_owned());
+        wordless.spec.inputs.insert("words".to_owned(), json!([]));
+        let done = runs::run(space, wordless).await;
+        runs::assert_failed(space, &done, reasons::VERIFICATION_FAILED).await;
+        let message = runs::condition(&done, SUCCEEDED).message;
+        assert!(
+            message.contains("checks.py") && message.contains("there are no words to count"),
+            "{message}"
+        );
+        assert!(
+            runs::status(&done)
+                .blocks
+                .iter()
+                .all(|block| block.state == BlockState::Skipped)
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn circuits_in_openqasm_are_counted_on_a_quantum_head() {
+    in_namespace("openqasm", async |space| {
+        let mut head = heads::small("small");
+        head.spec.role = Role::Quantum;
+        heads::start(space, head).await;
+        let done = runs::run(space, sample("openqasm")).await;
+        runs::assert_succeeded(space, &done).await;
+        let outputs = runs::status(&done).outputs.unwrap();
+        assert_eq!(outputs["total"], json!(400));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_document_waits_for_a_head_that_runs_its_language() {
+    in_namespace("language", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let document = documents::small().text().replace(
+            "## Output_Schema",
+            "```javascript\noutputs.more = 1;\n```\n\n## Output_Schema",
+        );
+        space.create_object(&runs::workflow("script", document)).await;
+        let waiting = runs::says_why(space, "script", SCHEDULED, reasons::NO_HEAD).await;
+        let message = runs::condition(&waiting, SCHEDULED).message;
+        assert!(message.contains("the language javascript"), "{message}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn specifications_may_lie_beside_the_document_in_its_config_map() {
+    in_namespace("beside", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let document = documents::small().text().replace(
+            "---\n\n## Intent",
+            "verification:\n  level: strict\n  spec_files: [beside.py]\n---\n\n## Intent",
+        );
+        let mut map: ConfigMap = samples::object("configmap", "ConfigMap");
+        map.metadata.name = Some("verified".to_owned());
+        map.data = Some([("document.maml.md".to_owned(), document)].into());
+        space.create_object(&map).await;
+        let workflow = |name: &str| {
+            let mut workflow = sample("configmap");
+            workflow.metadata.name = Some(name.to_owned());
+            let reference = workflow.spec.source.config_map_ref.as_mut().unwrap();
+            reference.name = "verified".to_owned();
+            reference.key = "document.maml.md".to_owned();
+            workflow
+        };
+        let done = runs::run(space, workflow("without")).await;
+        runs::assert_failed(space, &done, reasons::SPECIFICATION_NOT_FOUND).await;
+        assert!(runs::condition(&done, ACCEPTED).message.contains("beside.py"));
+
+        for (name, code, reason) in [
+            (
+                "holds",
+                "def post(outputs):\n    assert outputs['answer'] == 42\n",
+                None,
+            ),
+            (
+                "fails",
+                "def post(outputs):\n    assert outputs['answer'] == 43\n",
+                Some(reasons::VERIFICATION_FAILED),
+            ),
+        ] {
+            let change = kube::api::Patch::Merge(json!({"data": {"beside.py": code}}));
+            space
+                .api::<ConfigMap>()
+                .patch("verified", &kube::api::PatchParams::default(), &change)
+                .await
+                .unwrap();
+            let done = runs::run(space, workflow(name)).await;
+            let receipt = match reason {
+                None => runs::assert_succeeded(space, &done).await,
+                Some(reason) => runs::assert_failed(space, &done, reason).await,
+            };
+            let envelope: serde_json::Value = serde_json::from_str(&receipt.spec.envelope).unwrap();
+            let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
+            let statement: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            let dependencies = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+            assert!(
+                dependencies
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|one| one["name"] == "specification/beside.py"),
+                "the receipt names the specification"
+            );
+        }
     })
     .await;
 }

@@ -42,12 +42,13 @@ reasons! {
     UNSUPPORTED_REQUIREMENT = "UnsupportedRequirement", "MamlWorkflow Accepted", "The document requires something that no head may give, such as network access.";
     INPUTS_INVALID = "InputsInvalid", "MamlWorkflow Accepted", "`spec.inputs` breaks the document's Input_Schema; the message names the member.";
     NOT_PERMITTED = "NotPermitted", "MamlWorkflow Accepted", "The document's `permissions.execute` allows neither the requester nor `spec.actAs`, or none of the heads asked for.";
-    VERIFICATION_FAILED = "VerificationFailed", "MamlWorkflow Accepted", "The verification that the document asks for failed.";
+    VERIFICATION_FAILED = "VerificationFailed", "MamlWorkflow Succeeded", "A condition of the document's specifications does not hold; the message gives file, line and function.";
+    SPECIFICATION_NOT_FOUND = "SpecificationNotFound", "MamlWorkflow Accepted; Event", "A file of `verification.spec_files` stands neither in the document nor beside it in its ConfigMap. A document of level warn runs without it.";
     SIGNING_POLICY_NOT_FOUND = "SigningPolicyNotFound", "MamlWorkflow Accepted", "`spec.signingPolicyRef` names no signing policy of the operator.";
 
     // MamlWorkflow: choosing a head.
     HEAD_ASSIGNED = "HeadAssigned", "MamlWorkflow Scheduled", "A head has been claimed.";
-    NO_HEAD = "NoHead", "MamlWorkflow Scheduled", "No ChimeraHead of this namespace matches role, selector and permissions. Create one.";
+    NO_HEAD = "NoHead", "MamlWorkflow Scheduled", "No ChimeraHead of this namespace matches role, selector and permissions, or runs the document's languages. The message says what is missing.";
     HEADS_NOT_READY = "HeadsNotReady", "MamlWorkflow Scheduled", "Heads match, but none is ready yet.";
     HEADS_BUSY = "HeadsBusy", "MamlWorkflow Scheduled", "All matching heads hold as many runs as they can. The run starts when one is free.";
     WAITING_FOR_GPU = "WaitingForGpu", "MamlWorkflow Scheduled", "The document asks for GPUs and no matching head has enough of them free.";
@@ -61,7 +62,7 @@ reasons! {
     OUTPUTS_INVALID = "OutputsInvalid", "MamlWorkflow Succeeded", "The outputs break the document's Output_Schema; the message names the member.";
     OUTPUTS_TOO_LARGE = "OutputsTooLarge", "MamlWorkflow Succeeded", "The outputs are larger than a head may return.";
     OUTPUTS_UNREADABLE = "OutputsUnreadable", "MamlWorkflow Succeeded", "An output is no JSON value.";
-    TIMED_OUT = "TimedOut", "MamlWorkflow Succeeded", "The program took longer than `spec.timeoutSeconds` and was killed.";
+    TIMED_OUT = "TimedOut", "MamlWorkflow Succeeded", "The program took longer than `spec.timeoutSeconds`, or a block longer than its own `timeout`, and was killed.";
     OUT_OF_MEMORY = "OutOfMemory", "MamlWorkflow Succeeded", "The program used more memory than it may and was killed.";
     OUTPUT_LIMIT_EXCEEDED = "OutputLimitExceeded", "MamlWorkflow Succeeded", "The program printed more than a run may and was killed.";
     PROCESS_LIMIT_EXCEEDED = "ProcessLimitExceeded", "MamlWorkflow Succeeded", "The program started more processes and threads than a run may and was killed.";

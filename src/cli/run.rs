@@ -12,6 +12,7 @@ use api::maml_workflow::Source;
 use api::{MamlWorkflow, MamlWorkflowSpec, MuReceipt, reasons};
 use controller_core::document::{Accepted, Refusal, Submission, accept};
 use controller_core::requirements::{Interpreter, unmet};
+use controller_core::specification::{self, Files};
 use crypto::attestation::{BlockState, RunError};
 use jiff::Timestamp;
 use sandbox::execution::{Happening, Outcome};
@@ -144,6 +145,16 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
         Err((_, refusal)) => return refuse(args, &bytes, &workflow, &refusal),
     };
     check_machine(&accepted)?;
+    let specifications = match specification::find(&accepted.document, &beside(args, &accepted)) {
+        Ok(found) => found,
+        Err(refusal) => return refuse(args, &bytes, &workflow, &refusal),
+    };
+    if !specifications.missing.is_empty() {
+        output::note(format_args!(
+            "warning: {}",
+            specification::not_found(&specifications.missing)
+        ));
+    }
 
     let sandbox = Sandbox::start(python(args), args.sandbox)?;
     // The interpreter starts while the keys are read.
@@ -152,10 +163,11 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
     let submitted = Submitted {
         workflow: &workflow,
         document: &bytes,
+        specifications: &specifications.files,
         keys: &keys,
     };
     let granted = submitted.grant(&accepted, Timestamp::now())?;
-    let job = job(args, &accepted)?;
+    let job = job(args, &accepted, &specifications.files)?;
     let ready = sandbox.ready().await?;
     if let Some(block) = job.unsupported(&ready.languages) {
         let offered = ready.languages.join(", ");
@@ -260,11 +272,27 @@ fn workflow(args: &Args, inputs: Map<String, Value>) -> Result<MamlWorkflow, Err
     Ok(workflow)
 }
 
-fn job(args: &Args, accepted: &Accepted) -> Result<Job, Error> {
+/// The specifications that the document needs, as far as they lie beside it.
+fn beside(args: &Args, accepted: &Accepted) -> Files {
+    if source::is_stdin(&args.file) {
+        return Files::new();
+    }
+    let folder = args.file.parent().unwrap_or(Path::new(""));
+    specification::needed(&accepted.document)
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::fs::read_to_string(folder.join(name)).ok()?)))
+        .collect()
+}
+
+fn job(args: &Args, accepted: &Accepted, specifications: &Files) -> Result<Job, Error> {
     let inputs = std::str::from_utf8(&accepted.inputs)
         .map_err(|cause| Error::failed("the inputs are not UTF-8").because(&cause))?;
-    Job::of(&accepted.document, inputs, args.timeout)
-        .map_err(|cause| Error::usage("the document cannot be run").because(&cause))
+    let mut job = Job::of(&accepted.document, inputs, args.timeout)
+        .map_err(|cause| Error::usage("the document cannot be run").because(&cause))?;
+    for (name, code) in specifications {
+        job.add_specification(name, code);
+    }
+    Ok(job)
 }
 
 /// What a document requires and a run on this machine never has.
@@ -276,6 +304,15 @@ fn check_machine(accepted: &Accepted) -> Result<(), Error> {
             requires.gpus
         ))
         .hint("`chimera submit` runs it in a cluster"));
+    }
+    let verification = accepted.document.front_matter.verification.as_ref();
+    if verification
+        .is_some_and(|verification| verification.level == maml::Level::Strict && verification.needs_ortac())
+    {
+        return Err(Error::failed(
+            "the document may run only where ortac checks its specifications, which this machine does not",
+        )
+        .hint("with `level: warn` it runs unverified"));
     }
     Ok(())
 }
@@ -317,6 +354,7 @@ fn refuse(args: &Args, bytes: &[u8], workflow: &MamlWorkflow, refusal: &Refusal)
         let submitted = Submitted {
             workflow,
             document: bytes,
+            specifications: &Files::new(),
             keys: &keys,
         };
         let inputs = serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();

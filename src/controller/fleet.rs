@@ -345,5 +345,8 @@ fn view(entry: &Entry) -> HeadView {
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),
+        languages: status
+            .and_then(|status| status.environment.as_ref())
+            .map(|environment| environment.languages.clone()),
     }
 }

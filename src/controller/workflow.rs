@@ -10,9 +10,10 @@ use api::{
 };
 use controller_core::{
     mirror,
-    placement::{Demand, Placement},
+    placement::{self, Demand, Placement},
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, Destination, Intent, build_grant, run_key},
+    specification::{Files, not_found},
     workflow_plan::{
         Conclusion, Loss, Observed, Outcome, Plan, RunState, Source, Start, current_status, is_current, plan,
         plan_without_head, receipt_name,
@@ -20,7 +21,7 @@ use controller_core::{
     workflow_status::{self, Wait},
 };
 use crypto::{DigestSet, attestation::RunError};
-use head_proto::RunRequest;
+use head_proto::{RunRequest, SpecificationFile};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt as _, runtime::controller::Action, runtime::reflector::ObjectRef};
 
@@ -86,10 +87,10 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
     let reference = ObjectRef::new(&receipt).within(&workflow.namespace().unwrap_or_default());
     let receipt_exists = scope.receipts.get(&reference).is_some();
     let to_start = matches!(run, RunState::Unknown | RunState::Lost(_)) && !complete && !receipt_exists;
-    let source = if to_start {
+    let (source, beside) = if to_start {
         observe_source(scope, workflow).await?
     } else {
-        Source::Missing(String::new())
+        missing("")
     };
     let claimed_head_known = status
         .head
@@ -99,6 +100,7 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
         workflow,
         status,
         source,
+        beside,
         run,
         receipt_exists,
         claimed_head_known,
@@ -107,39 +109,38 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
     })
 }
 
-async fn observe_source(scope: &Scope, workflow: &MamlWorkflow) -> Result<Source, CallError> {
+fn missing(why: &str) -> (Source, Files) {
+    (Source::Missing(why.to_owned()), Files::new())
+}
+
+/// The document, and the other texts of its ConfigMap.
+async fn observe_source(scope: &Scope, workflow: &MamlWorkflow) -> Result<(Source, Files), CallError> {
     let source = &workflow.spec.source;
     if let Some(inline) = &source.inline {
-        return Ok(Source::Found(inline.clone().into_bytes()));
+        return Ok((Source::Found(inline.clone().into_bytes()), Files::new()));
     }
     let Some(reference) = &source.config_map_ref else {
-        return Ok(Source::Missing("spec.source names no document".to_owned()));
+        return Ok(missing("spec.source names no document"));
     };
     let namespace = workflow.namespace().unwrap_or_default();
     let api: Api<ConfigMap> = Api::namespaced(scope.context.client.clone(), &namespace);
     let Some(map) = call("read the document's ConfigMap", api.get_opt(&reference.name)).await? else {
-        return Ok(Source::Missing(format!(
-            "ConfigMap {} does not exist",
-            reference.name
-        )));
+        return Ok(missing(&format!("ConfigMap {} does not exist", reference.name)));
     };
-    let text = map
-        .data
-        .and_then(|mut data| data.remove(&reference.key))
-        .map(String::into_bytes);
-    let bytes = text.or_else(|| {
+    let mut texts = map.data.unwrap_or_default();
+    let document = texts.remove(&reference.key).map(String::into_bytes).or_else(|| {
         map.binary_data
             .and_then(|mut data| data.remove(&reference.key))
             .map(|data| data.0)
     });
-    Ok(bytes.map_or_else(
+    Ok(document.map_or_else(
         || {
-            Source::Missing(format!(
+            missing(&format!(
                 "ConfigMap {} has no key {}",
                 reference.name, reference.key
             ))
         },
-        Source::Found,
+        |document| (Source::Found(document), texts),
     ))
 }
 
@@ -213,12 +214,14 @@ async fn start_run(
     let (created, uid) = turn(workflow);
     let run_id = run_key(workflow).run_id(start.attempt);
     let namespace = workflow.namespace().unwrap_or_default();
+    let languages = placement::languages(&start.accepted.document);
     let demand = Demand {
         namespace: &namespace,
         role: workflow.spec.role,
         selector: workflow.spec.head_selector.as_ref(),
         permissions: &start.accepted.document.front_matter.permissions,
         gpus: start.accepted.document.front_matter.requires.gpus,
+        languages: &languages,
     };
     let reservation = match context.fleet.reserve(&run_id, &demand) {
         Ok(reservation) => reservation,
@@ -247,6 +250,12 @@ async fn start_run(
             let waited =
                 std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
             context.metrics.queue_seconds.observe(waited.as_secs_f64());
+            if !start.specifications.missing.is_empty() {
+                let message = not_found(&start.specifications.missing);
+                context
+                    .events
+                    .warning(workflow, reasons::SPECIFICATION_NOT_FOUND, message);
+            }
             let run = Driven {
                 workflow: ObjectRef::from_obj(workflow),
                 uid,
@@ -330,6 +339,7 @@ fn build_request(
         attempt: start.attempt,
         document: &start.source,
         inputs: &start.accepted.inputs,
+        specifications: &start.specifications.files,
         suite: signer.key.suite(),
         fencing_token: scope.context.fencing_token,
         now: clock::now(),
@@ -353,6 +363,15 @@ fn build_request(
         key_statement: signer.statement.clone(),
         document: start.source.clone(),
         inputs: start.accepted.inputs.clone(),
+        specifications: start
+            .specifications
+            .files
+            .iter()
+            .map(|(name, code)| SpecificationFile {
+                name: name.clone(),
+                content: code.clone().into_bytes(),
+            })
+            .collect(),
     })
 }
 

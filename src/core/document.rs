@@ -37,7 +37,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    fn plain(reason: &'static str, message: String) -> Self {
+    pub(crate) fn plain(reason: &'static str, message: String) -> Self {
         Self {
             reason,
             message,
@@ -71,8 +71,10 @@ pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
         .find(|block| matches!(block.language, Language::Other(_)))
     {
         let message = format!(
-            "{}:1: block {} is in a language that no head runs; use python",
-            block.line, block.name
+            "{}:1: block {} is in a language that no head runs; supported: {}",
+            block.line,
+            block.name,
+            maml::SUPPORTED_LANGUAGES
         );
         return Err(Refusal::plain(reasons::UNSUPPORTED_LANGUAGE, message));
     }

@@ -13,5 +13,6 @@ pub mod receipt;
 pub mod receipt_check;
 pub mod requirements;
 pub mod run;
+pub mod specification;
 pub mod workflow_plan;
 pub mod workflow_status;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::{Role, maml_workflow::HeadSelector};
-use maml::Permissions;
+use maml::{Document, Permissions};
 
 /// What is known of one head pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub struct HeadView {
     pub running: u32,
     /// UUIDs of its GPU devices.
     pub devices: Vec<String>,
+    /// Languages that it runs; unknown until its agent has told.
+    pub languages: Option<Vec<String>>,
 }
 
 /// What a run asks of a head.
@@ -47,7 +49,27 @@ pub struct Demand<'a> {
     pub permissions: &'a Permissions,
     /// GPU devices that the document requires.
     pub gpus: u32,
+    /// What the document needs to be run in, as [`languages`] gives it.
+    pub languages: &'a [String],
 }
+
+/// The languages of a document's blocks, each once, and `ortac` when it may not run without its OCaml specifications.
+pub fn languages(document: &Document) -> Vec<String> {
+    let mut languages: Vec<String> = Vec::new();
+    let of_blocks = document.blocks.iter().map(|block| block.language.as_str());
+    let verification = document.front_matter.verification.as_ref();
+    let ortac = verification
+        .filter(|verification| verification.level == maml::Level::Strict && verification.needs_ortac());
+    for language in of_blocks.chain(ortac.map(|_| ORTAC)) {
+        if !languages.iter().any(|known| known == language) {
+            languages.push(language.to_owned());
+        }
+    }
+    languages
+}
+
+/// What a head offers that can check OCaml specifications.
+const ORTAC: &str = "ortac";
 
 /// The choice.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +109,7 @@ pub fn place(heads: &[HeadView], demand: &Demand<'_>) -> Placement {
         .collect();
     if suitable.is_empty() {
         return Placement::NoMatch {
-            message: no_match(in_namespace.len(), demand),
+            message: no_match(&in_namespace, demand),
         };
     }
     let ready: Vec<_> = suitable
@@ -125,10 +147,18 @@ fn suits(head: &HeadView, demand: &Demand<'_>) -> bool {
         && labels_match
         && demand.permissions.allows_gateway(head.role.gateway())
         && (demand.gpus == 0 || devices >= demand.gpus)
+        && demand.languages.iter().all(|language| may_run(head, language))
 }
 
-fn no_match(in_namespace: usize, demand: &Demand<'_>) -> String {
-    if in_namespace == 0 {
+/// A head that has not told yet is not passed over: it is not ready either.
+fn may_run(head: &HeadView, language: &String) -> bool {
+    head.languages
+        .as_ref()
+        .is_none_or(|languages| languages.contains(language))
+}
+
+fn no_match(in_namespace: &[&HeadView], demand: &Demand<'_>) -> String {
+    if in_namespace.is_empty() {
         return format!(
             "no head in namespace {}: create a ChimeraHead there",
             demand.namespace
@@ -149,6 +179,15 @@ fn no_match(in_namespace: usize, demand: &Demand<'_>) -> String {
     if demand.gpus > 0 {
         wanted.push(format!("{} GPU(s)", demand.gpus));
     }
+    // Those that every head runs are not the reason.
+    let scarce = demand
+        .languages
+        .iter()
+        .filter(|language| !in_namespace.iter().all(|head| may_run(head, language)));
+    wanted.extend(scarce.map(|language| match language.as_str() {
+        ORTAC => "ortac, which the document's verification needs".to_owned(),
+        language => format!("the language {language}"),
+    }));
     if demand
         .permissions
         .execute
@@ -158,7 +197,8 @@ fn no_match(in_namespace: usize, demand: &Demand<'_>) -> String {
         wanted.push("a name in the document's permissions.execute".to_owned());
     }
     format!(
-        "none of {in_namespace} head pod(s) in namespace {} offers {}",
+        "none of {} head pod(s) in namespace {} offers {}",
+        in_namespace.len(),
         demand.namespace,
         wanted.join(", ")
     )
@@ -182,6 +222,7 @@ mod tests {
             capacity: 2,
             running: 0,
             devices: Vec::new(),
+            languages: Some(vec!["python".to_owned(), "bash".to_owned()]),
         }
     }
 
@@ -199,6 +240,7 @@ mod tests {
             selector: None,
             permissions,
             gpus: 0,
+            languages: &[],
         }
     }
 
@@ -307,6 +349,61 @@ mod tests {
             panic!("two GPUs are not there")
         };
         assert!(message.contains("2 GPU(s)"), "{message}");
+    }
+
+    #[test]
+    fn a_document_goes_where_all_its_languages_are_run() {
+        let anywhere = permissions(&[]);
+        let mut node = head("node", Role::Quantum);
+        node.languages = Some(["python", "javascript"].map(str::to_owned).to_vec());
+        let heads = vec![head("bash", Role::Quantum), node];
+        for (languages, expected) in [
+            (&["python"][..], Ok("uid-bash")),
+            (&["python", "javascript"], Ok("uid-node")),
+            (
+                &["bash", "javascript"],
+                Err("offers the language bash, the language javascript"),
+            ),
+            (
+                &["python", "ortac"],
+                Err("offers ortac, which the document's verification needs"),
+            ),
+        ] {
+            let languages: Vec<_> = languages.iter().map(|&language| language.to_owned()).collect();
+            let demand = Demand {
+                languages: &languages,
+                ..demand(&anywhere)
+            };
+            match (place(&heads, &demand), expected) {
+                (Placement::On { pod_uid }, Ok(uid)) => assert_eq!(pod_uid, uid),
+                (Placement::NoMatch { message }, Err(why)) => assert!(message.ends_with(why), "{message}"),
+                (placement, _) => panic!("{languages:?}: {placement:?}"),
+            }
+        }
+        let mut unknown = head("unknown", Role::Quantum);
+        (unknown.languages, unknown.ready) = (None, false);
+        let languages = ["javascript".to_owned()];
+        let demand = Demand {
+            languages: &languages,
+            ..demand(&anywhere)
+        };
+        assert!(matches!(place(&[unknown], &demand), Placement::NotReady { .. }));
+    }
+
+    #[test]
+    fn a_document_needs_each_language_of_its_blocks_and_strict_ocaml_specifications_need_ortac() {
+        for (level, expected) in [
+            ("warn", &["python", "bash"][..]),
+            ("strict", &["python", "bash", "ortac"]),
+        ] {
+            let text = format!(
+                "---\nmaml_version: \"2.0\"\nid: urn:uuid:550e8400-e29b-41d4-a716-446655440000\ntype: workflow\n\
+                 origin: agent://ann\npermissions: {{execute: ['*']}}\nverification: {{method: ortac-runtime, level: {level}}}\n\
+                 ---\n## Intent\na\n## Context\nb\n## Code_Blocks\n```python\nx = 1\n```\n```bash\n:\n```\n```py\n```\n"
+            );
+            let document = maml::read(&text).document.expect("a document");
+            assert_eq!(languages(&document), expected);
+        }
     }
 
     #[test]

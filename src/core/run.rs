@@ -1,6 +1,6 @@
 //! One run: what a head is granted, and whether what it answers may be believed. No IO.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use api::{MamlWorkflow, names::RunKey, reasons};
 use crypto::{
@@ -14,7 +14,7 @@ use crypto::{
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::workflow_status::reason_constant;
+use crate::{specification::Files, workflow_status::reason_constant};
 
 /// How long a grant may wait for its head; the head's clock may differ a little.
 const GRANT_LIFETIME: Duration = Duration::from_secs(60);
@@ -71,6 +71,8 @@ pub struct Intent<'a> {
     pub document: &'a [u8],
     /// The inputs' bytes.
     pub inputs: &'a [u8],
+    /// Specifications that the document names and does not hold.
+    pub specifications: &'a Files,
     /// The suite of the key that will sign.
     pub suite: Suite,
     /// From the controller's Lease.
@@ -89,6 +91,7 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
         workflow: workflow_ref(intent.workflow, intent.attempt),
         document: DigestSet::of(intent.document),
         inputs: DigestSet::of(intent.inputs),
+        specifications: digests(intent.specifications),
         submitter: spec.submitter.clone().unwrap_or_default(),
         act_as: spec.act_as.clone(),
         head: HeadIdentity {
@@ -108,6 +111,13 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
         network: false,
         fencing_token: intent.fencing_token,
     }
+}
+
+fn digests(files: &Files) -> BTreeMap<String, DigestSet> {
+    files
+        .iter()
+        .map(|(name, code)| (name.clone(), DigestSet::of(code.as_bytes())))
+        .collect()
 }
 
 /// The reference to a workflow's attempt that is signed.

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use crate::{
     document::{Accepted, Refusal, Submission, accept},
     run::{Ending, rerun, run_key},
+    specification::{self, Files},
     workflow_status::{self, Wait},
 };
 
@@ -74,6 +75,8 @@ pub struct Observed<'a> {
     pub status: MamlWorkflowStatus,
     /// The document.
     pub source: Source,
+    /// What lies beside the document: the other texts of its ConfigMap.
+    pub beside: Files,
     /// This process's knowledge of the run.
     pub run: RunState,
     /// Whether the run's receipt exists.
@@ -130,6 +133,8 @@ pub struct Start {
     pub source: Vec<u8>,
     /// The document, read and found in order.
     pub accepted: Accepted,
+    /// Its specifications from beside it.
+    pub specifications: specification::Found,
     /// The status so far, with lost attempts.
     pub status: MamlWorkflowStatus,
 }
@@ -347,11 +352,16 @@ fn plan_start(observed: Observed<'_>) -> Plan {
         .filter(|_| is_current(observed.workflow, &status))
         .unwrap_or(0)
         + 1;
-    match accept(&submission) {
-        Ok(accepted) => Plan::Start(Box::new(Start {
+    let accepted = accept(&submission).and_then(|accepted| {
+        let found = specification::find(&accepted.document, &observed.beside)?;
+        Ok((accepted, found))
+    });
+    match accepted {
+        Ok((accepted, specifications)) => Plan::Start(Box::new(Start {
             attempt,
             source,
             accepted,
+            specifications,
             status,
         })),
         Err(refusal) => Plan::Conclude(Box::new(Conclusion {
@@ -535,6 +545,7 @@ mod tests {
             workflow,
             status: current_status(workflow),
             source: Source::Found(DOCUMENT.as_bytes().to_vec()),
+            beside: Files::new(),
             run: RunState::Unknown,
             receipt_exists: false,
             claimed_head_known: false,

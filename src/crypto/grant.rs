@@ -7,6 +7,7 @@ use crate::key::{self, KeyId, SigningKey, VerifyingKey};
 use crate::suite::Suite;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The payload type of a grant's envelope.
 pub const PAYLOAD_TYPE: &str = "application/vnd.chimera.grant+json";
@@ -103,6 +104,9 @@ pub struct Grant {
     pub document: DigestSet,
     /// Digests of the inputs' bytes (one JSON object).
     pub inputs: DigestSet,
+    /// Digests of the specifications that lie beside the document, by the names of their files.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub specifications: BTreeMap<String, DigestSet>,
     /// Who submitted the workflow, as the API server knows him.
     pub submitter: String,
     /// The agent (`agent://name`) that the submitter acts as.

@@ -4,7 +4,7 @@
 use crate::attestation::{Attestation, BlockResult, Outcome, RunError};
 use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
-use crate::grant::WorkflowRef;
+use crate::grant::{Grant, WorkflowRef};
 use crate::json;
 use crate::key::{KeyId, SigningKey};
 use crate::suite::Suite;
@@ -463,11 +463,24 @@ pub(crate) fn build_attested_dependencies(attestation: &Attestation) -> Vec<Reso
     dependencies
 }
 
+/// The specifications that were granted beside the document.
+pub(crate) fn build_granted_dependencies(grant: &Grant) -> Vec<ResourceDescriptor> {
+    let specifications = grant.specifications.iter();
+    specifications
+        .map(|(name, digest)| build_file(&format!("specification/{name}"), digest, "text/x-python"))
+        .collect()
+}
+
 fn build_dependencies(claim: &Claim, attestation: Option<&Attestation>) -> Vec<ResourceDescriptor> {
     let mut dependencies = vec![
         build_file(DOCUMENT, &claim.document, "text/markdown"),
         build_file("inputs", &claim.inputs, "application/json"),
     ];
+    let grant = claim
+        .grant
+        .as_ref()
+        .and_then(|envelope| json::from_slice::<Grant>(envelope.payload()).ok());
+    dependencies.extend(grant.as_ref().map(build_granted_dependencies).unwrap_or_default());
     dependencies.extend(attestation.map(build_attested_dependencies).unwrap_or_default());
     dependencies
 }

@@ -498,6 +498,7 @@ fn read_attestation(
 /// The first field in which the grant differs from the receipt.
 fn grant_difference(statement: &Statement, grant: &Grant) -> Option<&'static str> {
     let external = statement.external();
+    let dependencies = &statement.predicate.build_definition.resolved_dependencies;
     [
         ("run id", grant.run_id == statement.metadata().invocation_id),
         ("workflow", grant.workflow == external.workflow),
@@ -505,6 +506,12 @@ fn grant_difference(statement: &Statement, grant: &Grant) -> Option<&'static str
         ("inputs", grant.inputs == external.inputs),
         ("submitter", grant.submitter == external.submitter),
         ("agent", grant.act_as == external.act_as),
+        (
+            "specifications",
+            receipt::build_granted_dependencies(grant)
+                .iter()
+                .all(|one| dependencies.contains(one)),
+        ),
     ]
     .into_iter()
     .find_map(|(field, same)| (!same).then_some(field))

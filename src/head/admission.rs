@@ -3,10 +3,11 @@
 use crate::tls::chain;
 use crypto::grant::Grant;
 use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
-use head_proto::RunRequest;
+use head_proto::{RunRequest, SpecificationFile};
 use jiff::{SignedDuration, Timestamp};
 use maml::Severity;
 use sandbox::job::Job;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tonic::{Code, Status};
 
@@ -120,6 +121,9 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
     if DigestSet::of(&request.inputs) != grant.inputs {
         return Err(Refusal::Digest("inputs"));
     }
+    if !specifications_granted(request, &grant) {
+        return Err(Refusal::Digest("set of specifications"));
+    }
     let id = &grant.run_id;
     if id.is_empty() || id.len() > LONGEST_RUN_ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Refusal::RunId);
@@ -128,6 +132,17 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
         digest: DigestSet::of(envelope.payload()),
         grant,
     })
+}
+
+/// Each of those that are granted, once, and no other.
+fn specifications_granted(request: &RunRequest, grant: &Grant) -> bool {
+    let files = &request.specifications;
+    let names: BTreeSet<_> = files.iter().map(|file| &file.name).collect();
+    let granted = |file: &SpecificationFile| {
+        let digest = grant.specifications.get(&file.name);
+        digest.is_some_and(|digest| digest.matches(&file.content))
+    };
+    names.len() == files.len() && files.len() == grant.specifications.len() && files.iter().all(granted)
 }
 
 /// Clocks may differ, for keys as for grants.
@@ -179,5 +194,12 @@ pub fn job(request: &RunRequest, grant: &Grant) -> Result<Job, Refusal> {
     })?;
     let inputs = std::str::from_utf8(&request.inputs).map_err(|_| Refusal::Inputs)?;
     let time_limit = Duration::from_secs(u64::from(grant.timeout_seconds.max(1)));
-    Job::of(&document, inputs, time_limit).map_err(|sandbox::job::Error::Inputs(_)| Refusal::Inputs)
+    let mut job =
+        Job::of(&document, inputs, time_limit).map_err(|sandbox::job::Error::Inputs(_)| Refusal::Inputs)?;
+    for file in &request.specifications {
+        let code = std::str::from_utf8(&file.content)
+            .map_err(|error| Refusal::Document(format!("specification {}: not UTF-8: {error}", file.name)))?;
+        job.add_specification(&file.name, code);
+    }
+    Ok(job)
 }

@@ -102,10 +102,19 @@ impl Job {
             blocks: blocks.collect(),
             inputs: inputs.to_owned(),
             outputs: document.output_schema.as_ref().map(maml::Schema::property_names),
-            specifications: Vec::new(),
+            specifications: embedded_specifications(document),
             strict: verification.is_some_and(|verification| verification.level == maml::Level::Strict),
             time_limit,
         })
+    }
+
+    /// Adds a specification that lies beside the document.
+    pub fn add_specification(&mut self, name: &str, code: &str) {
+        self.specifications.push(Specification {
+            name: name.to_owned(),
+            code: code.to_owned(),
+            line: None,
+        });
     }
 
     /// The first block in none of `languages`.
@@ -114,4 +123,21 @@ impl Job {
             .iter()
             .find(|block| !languages.contains(&block.language))
     }
+}
+
+/// Those of the Python specifications that `verification.spec_files` names which stand in the document, in its order.
+fn embedded_specifications(document: &maml::Document) -> Vec<Specification> {
+    let Some(verification) = &document.front_matter.verification else {
+        return Vec::new();
+    };
+    let named = verification
+        .python_specs()
+        .filter_map(|name| document.embedded_specs.iter().find(|spec| spec.name == name));
+    named
+        .map(|spec| Specification {
+            name: spec.name.clone(),
+            code: spec.code.clone(),
+            line: Some(spec.line),
+        })
+        .collect()
 }

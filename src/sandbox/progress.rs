@@ -107,12 +107,12 @@ impl<'a> Progress<'a> {
             }
             Step::Succeeded if runs => self.end_block(BlockState::Succeeded, String::new(), sink),
             Step::Failed if runs && self.job.blocks[index].allow_failure => {
-                let traceback = plain(&why.traceback);
+                let (traceback, limited) = (plain(&why.traceback), why.limit.is_some());
                 let message = self.error(why).message;
-                let diagnostics = if traceback.contains(&message) || traceback.is_empty() {
-                    if traceback.is_empty() { message } else { traceback }
-                } else {
-                    plain(&format!("{message}\n{traceback}"))
+                let diagnostics = match traceback.as_str() {
+                    "" => message,
+                    _ if limited => format!("{traceback}\n{message}"),
+                    _ => traceback,
                 };
                 self.end_block(BlockState::Failed, diagnostics, sink);
             }

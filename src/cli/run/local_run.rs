@@ -10,6 +10,7 @@ use controller_core::receipt::{
     COMMAND_LINE, Finished, Signatory, build_claim, build_receipt, refusal_failure,
 };
 use controller_core::run::{Destination, Ending, Intent, Record, build_grant, judge};
+use controller_core::specification::Files;
 use controller_core::{mirror, run};
 use crypto::attestation::RunError;
 use crypto::{DigestSet, SigningKey, Suite};
@@ -133,6 +134,8 @@ pub struct Submitted<'a> {
     pub workflow: &'a MamlWorkflow,
     /// The document, byte for byte.
     pub document: &'a [u8],
+    /// Specifications that lie beside it.
+    pub specifications: &'a Files,
     /// Keys of this machine.
     pub keys: &'a LocalKeys,
 }
@@ -165,6 +168,7 @@ impl<'a> Submitted<'a> {
                 attempt: 1,
                 document: self.document,
                 inputs: &accepted.inputs,
+                specifications: self.specifications,
                 suite: self.keys.signing.suite(),
                 fencing_token: 0,
                 now,
@@ -238,6 +242,7 @@ impl Granted<'_> {
             workflow,
             document,
             keys,
+            ..
         } = *self.submitted;
         let attested = attest(
             &self.attester,

@@ -111,6 +111,7 @@ pub fn grant(attester: &VerifyingKey) -> Grant {
         workflow: workflow(),
         document: DigestSet::of(DOCUMENT),
         inputs: DigestSet::of(INPUTS),
+        specifications: BTreeMap::new(),
         submitter: "alice".into(),
         act_as: Some("agent://tester".into()),
         head: HeadIdentity {

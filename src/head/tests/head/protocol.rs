@@ -4,7 +4,7 @@ use crate::testbed::{Authority, Testbed, connect, document};
 use crypto::attestation::{BlockState, Outcome};
 use crypto::{DigestSet, KeyPurpose, KeyStatement};
 use head_proto::run_event::Event;
-use head_proto::{BlockState as State, CancelRequest, ResumeRequest, WatchRequest};
+use head_proto::{BlockState as State, CancelRequest, ResumeRequest, SpecificationFile, WatchRequest};
 use jiff::{SignedDuration, Timestamp};
 use sandbox::reason;
 use serde_json::json;
@@ -378,4 +378,114 @@ async fn many_runs_at_once_all_finish_and_leave_nothing() {
     );
     assert!(std::fs::read_dir(&head.runs).unwrap().next().is_none());
     assert!(head.agent.status().running.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_of_several_languages_run_and_an_allowed_failure_is_attested() {
+    let head = Testbed::start().await;
+    let languages = head.agent.status().environment.unwrap().languages;
+    assert!(
+        languages.starts_with(&["python".to_owned(), "bash".to_owned()]),
+        "{languages:?}"
+    );
+    let text = document("first = 1").replace(
+        "## Output_Schema",
+        "```bash {name=shell}\noutput result \"$(input n)\"\n```\n\
+         ```bash {name=bad allow_failure=true}\necho why >&2\nfalse\n```\n\
+         ```bash {name=last needs=bad}\noutput result 0\n```\n## Output_Schema",
+    );
+    let inputs = r#"{"n":21}"#;
+    let grant = head.grant(&text, inputs);
+    let stream = head.send(head.request(&grant, &text, inputs)).await.unwrap();
+    let ran = head.finish(stream).await;
+    assert_eq!(ran.outputs, json!({"result": 21}));
+    assert_eq!(ran.attestation.environment.languages, languages);
+    let blocks: Vec<_> = ran
+        .attestation
+        .blocks
+        .iter()
+        .map(|block| (block.name.as_str(), block.state, block.diagnostics.as_str()))
+        .collect();
+    assert_eq!(blocks[1], ("shell", BlockState::Succeeded, ""));
+    assert_eq!((blocks[2].0, blocks[2].1), ("bad", BlockState::Failed));
+    assert!(blocks[2].2.contains("why"), "{blocks:?}");
+    assert_eq!(blocks[3].1, BlockState::Skipped);
+    let last = ran
+        .events
+        .iter()
+        .rev()
+        .find_map(|event| match event.event.as_ref()? {
+            Event::Block(block) => Some((block.name.as_str(), block.state())),
+            _ => None,
+        });
+    assert_eq!(last, Some(("last", State::Skipped)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_language_that_the_head_does_not_run_is_refused_by_name() {
+    let head = Testbed::start().await;
+    let languages = head.agent.status().environment.unwrap().languages;
+    let Some(missing) = ["javascript", "openqasm"]
+        .into_iter()
+        .find(|language| !languages.iter().any(|offered| offered == language))
+    else {
+        return;
+    };
+    let text = document("print('never')").replace(
+        "## Output_Schema",
+        &format!("```{missing}\nx\n```\n## Output_Schema"),
+    );
+    let grant = head.grant(&text, "{}");
+    let stream = head.send(head.request(&grant, &text, "{}")).await.unwrap();
+    let ran = head.finish(stream).await;
+    assert_eq!(ran.error().reason, reason::UNSUPPORTED_LANGUAGE);
+    assert!(
+        ran.error().message.contains(missing) && ran.error().message.contains("offered: python"),
+        "{:?}",
+        ran.error()
+    );
+    assert_eq!(ran.printed(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn specifications_are_those_that_were_granted_and_decide() {
+    let head = Testbed::start().await;
+    let text = document("result = inputs['n']").replace(
+        "---\n## Intent",
+        "verification: {level: strict, spec_files: [inside.py, beside.py]}\n---\n## Intent",
+    ) + "## Verification\n```python {name=inside.py}\ndef pre(inputs):\n    assert inputs['n'] > 0, 'too small'\n```\n";
+    let beside = "def post(outputs):\n    return outputs['result'] < 10\n";
+    let run = async |inputs: &str, sent: &[(&str, &str)]| {
+        let mut grant = head.grant(&text, inputs);
+        let digest = DigestSet::of(beside.as_bytes());
+        grant.specifications.insert("beside.py".to_owned(), digest);
+        let mut request = head.request(&grant, &text, inputs);
+        let files = sent.iter().map(|(name, content)| SpecificationFile {
+            name: (*name).to_owned(),
+            content: content.as_bytes().to_vec(),
+        });
+        request.specifications = files.collect();
+        head.send(request).await
+    };
+    for sent in [
+        &[][..],
+        &[("beside.py", "pass")],
+        &[("other.py", beside)],
+        &[("beside.py", beside), ("beside.py", beside)],
+        &[("beside.py", beside), ("more.py", "pass")],
+    ] {
+        let status = run(r#"{"n":1}"#, sent).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("specifications"), "{status}");
+    }
+    let good = [("beside.py", beside)];
+    let ran = head.finish(run(r#"{"n":1}"#, &good).await.unwrap()).await;
+    assert_eq!(ran.outputs, json!({"result": 1}));
+    let ran = head.finish(run(r#"{"n":0}"#, &good).await.unwrap()).await;
+    let line = text.lines().position(|line| line.contains("too small")).unwrap() + 1;
+    assert_eq!(ran.error().reason, reason::VERIFICATION_FAILED);
+    assert_eq!(ran.error().line, u32::try_from(line).ok());
+    assert!(ran.error().message.contains("too small"), "{:?}", ran.error());
+    let ran = head.finish(run(r#"{"n":10}"#, &good).await.unwrap()).await;
+    assert_eq!(ran.error().message, "beside.py, line 1, post: gave False");
 }

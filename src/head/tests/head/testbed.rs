@@ -17,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -223,6 +224,7 @@ impl Testbed {
             },
             document: DigestSet::of(document.as_bytes()),
             inputs: DigestSet::of(inputs.as_bytes()),
+            specifications: BTreeMap::new(),
             submitter: "ann".into(),
             act_as: None,
             head: HeadIdentity {
@@ -247,6 +249,7 @@ impl Testbed {
             key_statement: self.statement.to_json().into_bytes(),
             document: document.as_bytes().to_vec(),
             inputs: inputs.as_bytes().to_vec(),
+            specifications: vec![],
         }
     }
 
