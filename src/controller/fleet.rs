@@ -10,9 +10,9 @@ use std::{
 };
 
 use api::Role;
-use controller_core::placement::{Demand, HeadView, Placement, place};
+use controller_core::placement::{Demand, HeadView, Offer, Placement, place};
 use crypto::VerifyingKey;
-use head_proto::HeadStatus;
+use head_proto::{Environment, HeadStatus};
 use rustls::ClientConfig;
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
@@ -57,6 +57,8 @@ pub struct Member {
 pub struct Link {
     /// The open connection.
     pub channel: Channel,
+    /// What its interpreter offers, once it has told.
+    pub offer: Option<Arc<Offer>>,
     /// The agent's attestation key, made at its start.
     pub attester: VerifyingKey,
     /// Its last state.
@@ -268,14 +270,23 @@ impl Fleet {
         let watched = connection::watch(channel.clone(), member.heartbeat).await;
         let mut states = watched.map_err(|error| with_causes(&error))?;
         let silence = member.heartbeat * member.failure_threshold.max(2);
+        let mut offer: Option<Arc<Offer>> = None;
         loop {
             match tokio::time::timeout(silence, states.message()).await {
                 Ok(Ok(Some(status))) => {
                     let attester = VerifyingKey::from_spki_der(&status.attester_spki)
                         .map_err(|error| format!("the agent's attestation key: {error}"))?;
                     let message = status.message.clone();
+                    if let Some(environment) = &status.environment {
+                        let told = offered(environment);
+                        // The same one again with every heartbeat: one copy of it is enough.
+                        if offer.as_deref() != Some(&told) {
+                            offer = Some(Arc::new(told));
+                        }
+                    }
                     let link = Link {
                         channel: channel.clone(),
+                        offer: offer.clone(),
                         attester,
                         status: Arc::new(status),
                     };
@@ -308,6 +319,18 @@ impl Fleet {
         if room && roomier {
             self.triggers.wake_waiting();
         }
+    }
+}
+
+fn offered(environment: &Environment) -> Offer {
+    Offer {
+        languages: environment.languages.clone(),
+        interpreter: environment.interpreter.clone(),
+        packages: environment
+            .packages
+            .iter()
+            .map(|(name, version)| (name.clone(), version.clone()))
+            .collect(),
     }
 }
 
@@ -345,8 +368,6 @@ fn view(entry: &Entry) -> HeadView {
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),
-        languages: status
-            .and_then(|status| status.environment.as_ref())
-            .map(|environment| environment.languages.clone()),
+        offer: entry.link.as_ref().and_then(|link| link.offer.clone()),
     }
 }

@@ -222,6 +222,7 @@ async fn start_run(
         permissions: &start.accepted.document.front_matter.permissions,
         gpus: start.accepted.document.front_matter.requires.gpus,
         languages: &languages,
+        packages: &start.accepted.document.front_matter.requires.packages,
     };
     let reservation = match context.fleet.reserve(&run_id, &demand) {
         Ok(reservation) => reservation,

@@ -1,9 +1,12 @@
 //! Where a run goes: the choice of a head, from what is known of all heads. No IO, no clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Role, maml_workflow::HeadSelector};
 use maml::{Document, Permissions};
+
+use crate::requirements::{Interpreter, unmet};
 
 /// What is known of one head pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,8 +35,19 @@ pub struct HeadView {
     pub running: u32,
     /// UUIDs of its GPU devices.
     pub devices: Vec<String>,
-    /// Languages that it runs; unknown until its agent has told.
-    pub languages: Option<Vec<String>>,
+    /// What its interpreter offers; unknown until its agent has told.
+    pub offer: Option<Arc<Offer>>,
+}
+
+/// What a head offers documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Languages of blocks that it runs.
+    pub languages: Vec<String>,
+    /// The interpreter, such as `CPython 3.13.5`.
+    pub interpreter: String,
+    /// Installed Python distributions by normalised name, to versions.
+    pub packages: BTreeMap<String, String>,
 }
 
 /// What a run asks of a head.
@@ -51,6 +65,8 @@ pub struct Demand<'a> {
     pub gpus: u32,
     /// What the document needs to be run in, as [`languages`] gives it.
     pub languages: &'a [String],
+    /// Python packages that the document requires, as in PEP 508.
+    pub packages: &'a [String],
 }
 
 /// The languages of a document's blocks, each once, and `ortac` when it may not run without its OCaml specifications.
@@ -148,13 +164,28 @@ fn suits(head: &HeadView, demand: &Demand<'_>) -> bool {
         && demand.permissions.allows_gateway(head.role.gateway())
         && (demand.gpus == 0 || devices >= demand.gpus)
         && demand.languages.iter().all(|language| may_run(head, language))
+        && lacking(head, demand.packages).is_empty()
 }
 
 /// A head that has not told yet is not passed over: it is not ready either.
 fn may_run(head: &HeadView, language: &String) -> bool {
-    head.languages
+    head.offer
         .as_ref()
-        .is_none_or(|languages| languages.contains(language))
+        .is_none_or(|offer| offer.languages.contains(language))
+}
+
+/// Which of the packages a head lacks, each with what it has instead.
+fn lacking(head: &HeadView, packages: &[String]) -> Vec<String> {
+    match &head.offer {
+        Some(offer) if !packages.is_empty() => {
+            let interpreter = Interpreter {
+                name: &offer.interpreter,
+                packages: &offer.packages,
+            };
+            unmet(packages, interpreter)
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn no_match(in_namespace: &[&HeadView], demand: &Demand<'_>) -> String {
@@ -188,6 +219,7 @@ fn no_match(in_namespace: &[&HeadView], demand: &Demand<'_>) -> String {
         ORTAC => "ortac, which the document's verification needs".to_owned(),
         language => format!("the language {language}"),
     }));
+    wanted.extend(missing_packages(in_namespace, demand));
     if demand
         .permissions
         .execute
@@ -195,6 +227,9 @@ fn no_match(in_namespace: &[&HeadView], demand: &Demand<'_>) -> String {
         .any(|entry| entry.starts_with("gateway://"))
     {
         wanted.push("a name in the document's permissions.execute".to_owned());
+    }
+    if wanted.is_empty() {
+        wanted.push("all that the document requires at once".to_owned());
     }
     format!(
         "none of {} head pod(s) in namespace {} offers {}",
@@ -204,9 +239,31 @@ fn no_match(in_namespace: &[&HeadView], demand: &Demand<'_>) -> String {
     )
 }
 
+/// The packages that no head has, with what the first one has instead.
+fn missing_packages(heads: &[&HeadView], demand: &Demand<'_>) -> Vec<String> {
+    let nowhere = demand.packages.iter().filter_map(|package| {
+        let package = std::slice::from_ref(package);
+        let lacks: Vec<_> = heads.iter().map(|head| lacking(head, package)).collect();
+        let first = lacks.first()?.first()?.clone();
+        lacks.iter().all(|lacks| !lacks.is_empty()).then_some(first)
+    });
+    nowhere.map(|package| format!("the package {package}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn offer(languages: &[&str], packages: &[(&str, &str)]) -> Arc<Offer> {
+        let packages = packages
+            .iter()
+            .map(|&(name, version)| (name.to_owned(), version.to_owned()));
+        Arc::new(Offer {
+            languages: languages.iter().map(|&language| language.to_owned()).collect(),
+            interpreter: "CPython 3.13.5".to_owned(),
+            packages: packages.collect(),
+        })
+    }
 
     fn head(pod: &str, role: Role) -> HeadView {
         HeadView {
@@ -222,7 +279,7 @@ mod tests {
             capacity: 2,
             running: 0,
             devices: Vec::new(),
-            languages: Some(vec!["python".to_owned(), "bash".to_owned()]),
+            offer: Some(offer(&["python", "bash"], &[("numpy", "2.3.1")])),
         }
     }
 
@@ -241,6 +298,7 @@ mod tests {
             permissions,
             gpus: 0,
             languages: &[],
+            packages: &[],
         }
     }
 
@@ -355,7 +413,7 @@ mod tests {
     fn a_document_goes_where_all_its_languages_are_run() {
         let anywhere = permissions(&[]);
         let mut node = head("node", Role::Quantum);
-        node.languages = Some(["python", "javascript"].map(str::to_owned).to_vec());
+        node.offer = Some(offer(&["python", "javascript"], &[]));
         let heads = vec![head("bash", Role::Quantum), node];
         for (languages, expected) in [
             (&["python"][..], Ok("uid-bash")),
@@ -381,13 +439,44 @@ mod tests {
             }
         }
         let mut unknown = head("unknown", Role::Quantum);
-        (unknown.languages, unknown.ready) = (None, false);
+        (unknown.offer, unknown.ready) = (None, false);
         let languages = ["javascript".to_owned()];
         let demand = Demand {
             languages: &languages,
             ..demand(&anywhere)
         };
         assert!(matches!(place(&[unknown], &demand), Placement::NotReady { .. }));
+    }
+
+    #[test]
+    fn a_document_goes_where_its_packages_are_installed() {
+        let anywhere = permissions(&[]);
+        let mut torch = head("torch", Role::Quantum);
+        torch.offer = Some(offer(&["python"], &[("torch", "2.9.0"), ("numpy", "1.26.4")]));
+        let heads = vec![head("numpy", Role::Quantum), torch];
+        for (packages, expected) in [
+            (&["numpy>=2"][..], Ok("uid-numpy")),
+            (&["numpy", "torch>=2,<3"], Ok("uid-torch")),
+            (
+                &["numpy>=99", "torch"],
+                Err("offers the package numpy>=99 (installed is 2.3.1)"),
+            ),
+            (
+                &["numpy>=2", "torch"],
+                Err("offers all that the document requires at once"),
+            ),
+        ] {
+            let packages: Vec<_> = packages.iter().map(|&package| package.to_owned()).collect();
+            let demand = Demand {
+                packages: &packages,
+                ..demand(&anywhere)
+            };
+            match (place(&heads, &demand), expected) {
+                (Placement::On { pod_uid }, Ok(uid)) => assert_eq!(pod_uid, uid),
+                (Placement::NoMatch { message }, Err(why)) => assert!(message.ends_with(why), "{message}"),
+                (placement, _) => panic!("{packages:?}: {placement:?}"),
+            }
+        }
     }
 
     #[test]
