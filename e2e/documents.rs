@@ -52,6 +52,13 @@ impl Document {
         self
     }
 
+    /// With a Python package as its requirement (PEP 508).
+    #[must_use]
+    pub fn package(mut self, package: &str) -> Self {
+        self.requires = Some(format!("requires:\n  python: [\"{package}\"]\n"));
+        self
+    }
+
     /// The document.
     pub fn text(&self) -> String {
         let execute = serde_json::to_string(&self.execute).expect("texts are JSON");
