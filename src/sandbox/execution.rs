@@ -3,7 +3,7 @@
 //! The control socket and both pipes are in the hands of user code. Whatever arrives is bounded, and believed only as
 //! what this run says of itself. Nothing here knows gRPC, grants or signatures.
 
-use crate::consumption::{self, Consumption};
+use crate::consumption::{self, Consumption, tasks_of_machine};
 use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
 use crate::job::Job;
@@ -32,9 +32,8 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// Short runs are never looked at.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// A run with this many processes and threads may be about to have many more: it is looked at more often.
-const MANY_TASKS: u64 = 32;
-const BRISK_INTERVAL: Duration = Duration::from_millis(25);
+/// How often the number of processes on the machine is looked at, which costs next to nothing.
+const PULSE: Duration = Duration::from_millis(20);
 
 /// What happens while a run is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +213,9 @@ impl Running {
         let mut kill_deadline = None;
         let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = interval_at(Instant::now() + PULSE, PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut crowd = Crowd::now(place.together.tasks);
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut out, mut err) = (
             Frames::default(),
@@ -226,7 +228,7 @@ impl Running {
         let mut verdict: Option<Result<Vec<u8>, RunError>> = None;
         let mut stop_open = true;
         while ending.is_none() || control_open || out_open || err_open {
-            let (mut fatal, mut look) = (None, false);
+            let (mut fatal, mut look, mut suspect) = (None, false, false);
             let block_deadline = progress.deadline();
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
@@ -280,6 +282,9 @@ impl Running {
                 _ = looks.tick(), if kill_deadline.is_none() && ending.is_none() => {
                     look = true;
                 }
+                _ = pulse.tick(), if kill_deadline.is_none() && ending.is_none() => {
+                    suspect = crowd.has_grown();
+                }
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
@@ -290,11 +295,18 @@ impl Running {
                     break;
                 }
             }
-            if look && let Some(used) = consumed(place, self.child.group(), &self.folder).await {
+            if suspect {
+                // Counting takes long on a machine that is busy forking: the run must not go on meanwhile.
+                self.child.freeze();
+            }
+            if (look || suspect)
+                && let Some(used) = consumed(place, self.child.group(), &self.folder).await
+            {
                 fatal = exceeded(&used, &place.together);
-                if used.tasks > MANY_TASKS {
-                    looks.reset_after(BRISK_INTERVAL);
-                }
+            }
+            if suspect && fatal.is_none() {
+                crowd = Crowd::now(place.together.tasks);
+                self.child.thaw();
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -315,6 +327,29 @@ impl Running {
         if let Ok(Err(error)) = removed {
             tracing::error!(%error, "a run's folder cannot be removed");
         }
+    }
+}
+
+/// The number of processes on the machine at some time. Who made them is not known: a run that forks without end is
+/// among those suspected.
+struct Crowd {
+    then: u16,
+    /// What a run alone could be the cause of, while it is still within its limit.
+    allowed: u16,
+}
+
+impl Crowd {
+    fn now(tasks_of_run: u64) -> Self {
+        Self {
+            then: tasks_of_machine(),
+            allowed: u16::try_from(tasks_of_run / 2).unwrap_or(u16::MAX / 2),
+        }
+    }
+
+    fn has_grown(&self) -> bool {
+        let grown = tasks_of_machine().wrapping_sub(self.then);
+        // Half of all numbers stand for fewer processes than before.
+        grown > self.allowed && grown < u16::MAX / 2
     }
 }
 
