@@ -8,6 +8,7 @@ use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
 use crate::job::Job;
 use crate::limit::exceeded;
+use crate::lookout::Lookout;
 use crate::outputs::check_outputs;
 use crate::progress::Progress;
 use crate::reason;
@@ -25,17 +26,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// From the kill to the end of the last process.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Short runs are never looked at.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// A run with this many processes and threads may be about to have many more: it is looked at more often.
-const MANY_TASKS: u64 = 32;
-const BRISK_INTERVAL: Duration = Duration::from_millis(25);
-
 /// What happens while a run is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
@@ -212,8 +206,7 @@ impl Running {
         let mut order = order(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
-        let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lookout = Lookout::new();
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut out, mut err) = (
             Frames::default(),
@@ -277,9 +270,7 @@ impl Running {
                 {
                     fatal = block_deadline.map(|(_, error)| error);
                 }
-                _ = looks.tick(), if kill_deadline.is_none() && ending.is_none() => {
-                    look = true;
-                }
+                () = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = true,
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
@@ -292,9 +283,7 @@ impl Running {
             }
             if look && let Some(used) = consumed(place, self.child.group(), &self.folder).await {
                 fatal = exceeded(&used, &place.together);
-                if used.tasks > MANY_TASKS {
-                    looks.reset_after(BRISK_INTERVAL);
-                }
+                lookout.seen(&used);
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -327,8 +316,9 @@ async fn consumed(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option
     };
     let folder = folder.to_owned();
     let used = tokio::task::spawn_blocking(move || {
+        let used = consumption::of_group(group, inherited)?;
         let disk = consumption::of_folder(&folder);
-        consumption::of_group(group, inherited).map(|used| Consumption { disk, ..used })
+        Ok::<_, io::Error>(Consumption { disk, ..used })
     });
     used.await.ok()?.ok()
 }
