@@ -913,6 +913,30 @@ mod tests {
     }
 
     #[test]
+    fn a_receipt_names_every_specification_that_was_granted() {
+        let mut sample = Sample::success();
+        let mut grant = sample::grant(sample.attester.verifying_key());
+        grant
+            .specifications
+            .insert("checks.py".into(), DigestSet::of(b"def post(): pass"));
+        let grant = grant.sign(&sample.signing).unwrap();
+        let attestation = sample::attestation(grant.payload(), sample::OUTPUTS);
+        sample.claim.grant = Some(grant);
+        sample.claim.attestation = Some(attestation.sign(&sample.attester).unwrap());
+        assert_eq!(verdict_of(&sample), (Verdict::Valid, ""));
+        let report = resigned(&sample, |statement| {
+            let dependencies = &mut statement.predicate.build_definition.resolved_dependencies;
+            let before = dependencies.len();
+            dependencies.retain(|one| one.name.as_deref() != Some("specification/checks.py"));
+            assert_eq!(dependencies.len(), before - 1);
+        });
+        assert_eq!(
+            (report.verdict, report.failure().unwrap().name),
+            (Verdict::DigestMismatch, "grant")
+        );
+    }
+
+    #[test]
     fn a_failed_run_cannot_be_receipted_as_a_success() {
         let mut sample = Sample::success();
         let grant = sample.claim.grant.as_ref().unwrap();

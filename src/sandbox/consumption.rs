@@ -48,11 +48,6 @@ pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
     Ok(total)
 }
 
-/// Processes and threads of the whole machine, modulo 65536: known to the kernel at any time, at the price of one call.
-pub fn tasks_of_machine() -> u16 {
-    rustix::system::sysinfo().procs
-}
-
 /// What lies in `folder`, in bytes on disk. A tree that cannot be looked through, because it is too deep, too large or
 /// closed to its owner, counts as endless: no honest document makes one.
 pub fn of_folder(folder: &Path) -> u64 {

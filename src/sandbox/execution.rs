@@ -3,17 +3,18 @@
 //! The control socket and both pipes are in the hands of user code. Whatever arrives is bounded, and believed only as
 //! what this run says of itself. Nothing here knows gRPC, grants or signatures.
 
-use crate::consumption::{self, Consumption, tasks_of_machine};
+use crate::consumption::{self, Consumption};
 use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
 use crate::job::Job;
 use crate::limit::exceeded;
+use crate::lookout::{Look, Lookout};
 use crate::outputs::check_outputs;
 use crate::progress::Progress;
 use crate::reason;
 use crate::stream::Kept;
 pub use crate::stream::Stream;
-use crate::zygote::{Ending, Order, State, Zygote};
+use crate::zygote::{Child, Ending, Order, State, Zygote};
 use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
 use std::io;
@@ -25,16 +26,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// From the kill to the end of the last process.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// Short runs are never looked at.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the number of processes on the machine is looked at, which costs next to nothing.
-const PULSE: Duration = Duration::from_millis(20);
-
 /// What happens while a run is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
@@ -159,7 +154,7 @@ fn refuse_language(place: Place<'_>, job: &Job) -> Option<RunError> {
 /// What is held while a run is under way.
 struct Running {
     folder: PathBuf,
-    child: crate::zygote::Child,
+    child: Child,
     control: UnixStream,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
@@ -211,11 +206,7 @@ impl Running {
         let mut order = order(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
-        let mut looks = interval_at(Instant::now() + FIRST_LOOK, LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pulse = interval_at(Instant::now() + PULSE, PULSE);
-        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut crowd = Crowd::now(place.together.tasks);
+        let mut lookout = Lookout::new();
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut out, mut err) = (
             Frames::default(),
@@ -228,7 +219,7 @@ impl Running {
         let mut verdict: Option<Result<Vec<u8>, RunError>> = None;
         let mut stop_open = true;
         while ending.is_none() || control_open || out_open || err_open {
-            let (mut fatal, mut look, mut suspect) = (None, false, false);
+            let (mut fatal, mut look) = (None, None);
             let block_deadline = progress.deadline();
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
@@ -279,12 +270,7 @@ impl Running {
                 {
                     fatal = block_deadline.map(|(_, error)| error);
                 }
-                _ = looks.tick(), if kill_deadline.is_none() && ending.is_none() => {
-                    look = true;
-                }
-                _ = pulse.tick(), if kill_deadline.is_none() && ending.is_none() => {
-                    suspect = crowd.has_grown();
-                }
+                due = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = Some(due),
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
@@ -295,18 +281,11 @@ impl Running {
                     break;
                 }
             }
-            if suspect {
-                // Counting takes long on a machine that is busy forking: the run must not go on meanwhile.
-                self.child.freeze();
-            }
-            if (look || suspect)
-                && let Some(used) = consumed(place, self.child.group(), &self.folder).await
+            if let Some(look) = look
+                && let Some(used) = consumed(place, &self.child, &self.folder, look).await
             {
                 fatal = exceeded(&used, &place.together);
-            }
-            if suspect && fatal.is_none() {
-                crowd = Crowd::now(place.together.tasks);
-                self.child.thaw();
+                lookout.seen(&used);
             }
             if let Some(error) = fatal {
                 // A verdict that was told before counts no more: the run was not over.
@@ -330,42 +309,29 @@ impl Running {
     }
 }
 
-/// The number of processes on the machine at some time. Who made them is not known: a run that forks without end is
-/// among those suspected.
-struct Crowd {
-    then: u16,
-    /// What a run alone could be the cause of, while it is still within its limit.
-    allowed: u16,
-}
-
-impl Crowd {
-    fn now(tasks_of_run: u64) -> Self {
-        Self {
-            then: tasks_of_machine(),
-            allowed: u16::try_from(tasks_of_run / 2).unwrap_or(u16::MAX / 2),
-        }
-    }
-
-    fn has_grown(&self) -> bool {
-        let grown = tasks_of_machine().wrapping_sub(self.then);
-        // Half of all numbers stand for fewer processes than before.
-        grown > self.allowed && grown < u16::MAX / 2
-    }
-}
-
-/// What the run's processes use together, as far as it can be seen.
-async fn consumed(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option<Consumption> {
-    let group = group?;
+/// What the run's processes use together, as far as it can be seen. One that was frozen and is over its limit of
+/// processes stays so: it is about to be killed.
+async fn consumed(place: Place<'_>, child: &Child, folder: &Path, look: Look) -> Option<Consumption> {
+    let group = child.group()?;
     let inherited = match &*place.zygote.state().borrow() {
         State::Ready(ready) => ready.anonymous,
         _ => return None,
     };
+    if look == Look::Frozen {
+        child.freeze();
+    }
     let folder = folder.to_owned();
     let used = tokio::task::spawn_blocking(move || {
+        let used = consumption::of_group(group, inherited)?;
         let disk = consumption::of_folder(&folder);
-        consumption::of_group(group, inherited).map(|used| Consumption { disk, ..used })
+        Ok::<_, io::Error>(Consumption { disk, ..used })
     });
-    used.await.ok()?.ok()
+    let used = used.await.ok().and_then(Result::ok);
+    let over = used.is_some_and(|used| used.tasks > place.together.tasks);
+    if look == Look::Frozen && !over {
+        child.thaw();
+    }
+    used
 }
 
 /// Why a run ended that did not say so itself.

@@ -141,3 +141,51 @@ fn embedded_specifications(document: &maml::Document) -> Vec<Specification> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = "---\nmaml_version: \"2.0\"\nid: urn:uuid:550e8400-e29b-41d4-a716-446655440000\ntype: workflow\n\
+        origin: agent://ann\npermissions: {execute: ['*']}\nverification: {level: strict, spec_files: [c.py]}\n---\n\
+        ## Intent\na\n## Context\nb\n## Code_Blocks\n```bash {name=late needs=early timeout=5 allow_failure=true}\n:\n```\n\
+        ```py {name=early}\nx = 1\n```\n```qasm\nqubit q;\n```\n```qasm {name=bell}\nqubit q;\n```\n\
+        ## Verification\n```python {name=c.py}\ndef post(): pass\n```\n## Output_Schema\n{\"properties\": {\"x\": {}}}\n";
+
+    #[test]
+    fn a_job_has_the_documents_blocks_in_their_order_and_its_conditions() {
+        let document = maml::read(DOCUMENT).document.expect("a document");
+        let mut job = Job::of(&document, "{}", Duration::from_secs(1)).expect("a job");
+        let names: Vec<_> = job.blocks.iter().map(|block| block.name.as_str()).collect();
+        assert_eq!(names, ["early", "late", "block-3", "bell"]);
+        let late = &job.blocks[1];
+        assert_eq!(
+            (late.needs.as_slice(), late.timeout_seconds),
+            (&["early".to_owned()][..], Some(5))
+        );
+        assert!(late.allow_failure && late.is_program() && !job.blocks[0].is_program());
+        assert_eq!(
+            (job.blocks[2].output.as_str(), job.blocks[3].output.as_str()),
+            ("counts", "bell")
+        );
+        assert_eq!(job.outputs.as_deref(), Some(&["x".to_owned()][..]));
+        job.add_specification("beside.py", "pass");
+        let conditions: Vec<_> = job
+            .specifications
+            .iter()
+            .map(|one| (one.name.as_str(), one.line))
+            .collect();
+        assert_eq!(conditions, [("c.py", Some(28)), ("beside.py", None)]);
+        assert!(job.strict);
+        let missing = job.unsupported(&["python".to_owned(), "bash".to_owned()]);
+        assert_eq!(missing.expect("openqasm").name, "block-3");
+    }
+
+    #[test]
+    fn inputs_are_one_object() {
+        let document = maml::read(DOCUMENT).document.expect("a document");
+        for bad in ["[]", "1", "", "{}x"] {
+            assert!(Job::of(&document, bad, Duration::ZERO).is_err(), "{bad}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod execution;
 pub mod folder;
 pub mod job;
 mod limit;
+mod lookout;
 pub mod outputs;
 pub mod policy;
 mod progress;

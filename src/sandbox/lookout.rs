@@ -1,0 +1,115 @@
+//! When a run is to be looked at: every so often, and at once when the machine has suddenly many more tasks.
+
+use crate::consumption::Consumption;
+use std::fs;
+use std::time::Duration;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+
+/// Short runs are never looked at.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// How often the machine's tasks are counted.
+const GLANCE_INTERVAL: Duration = Duration::from_millis(20);
+/// A run with this many processes and threads may be about to have many more: it is looked at more often.
+const MANY_TASKS: u64 = 32;
+const BRISK_INTERVAL: Duration = Duration::from_millis(25);
+
+/// How to look at a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// While it goes on.
+    Passing,
+    /// While it stands still: counting takes long on a machine that is busy forking.
+    Frozen,
+}
+
+/// Says when to look at one run.
+#[derive(Debug)]
+pub(crate) struct Lookout {
+    looks: Interval,
+    glances: Interval,
+    crowd: Crowd,
+}
+
+impl Lookout {
+    /// From the start of the run.
+    pub(crate) fn new() -> Self {
+        Self {
+            looks: every(LOOK_INTERVAL, FIRST_LOOK),
+            glances: every(GLANCE_INTERVAL, GLANCE_INTERVAL),
+            crowd: Crowd::now(),
+        }
+    }
+
+    /// Waits until it is time, and says how to look. May be dropped and asked again.
+    pub(crate) async fn due(&mut self) -> Look {
+        loop {
+            tokio::select! {
+                _ = self.looks.tick() => return Look::Passing,
+                _ = self.glances.tick() => if self.crowd.has_grown() { return Look::Frozen },
+            }
+        }
+    }
+
+    /// Takes what the look has shown.
+    pub(crate) fn seen(&mut self, used: &Consumption) {
+        if used.tasks > MANY_TASKS {
+            self.looks.reset_after(BRISK_INTERVAL);
+        } else {
+            // Whoever has so many processes now: it is not this run.
+            self.crowd = Crowd::now();
+        }
+    }
+}
+
+fn every(period: Duration, first: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + first, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Notices that the machine has many more tasks than a while ago, which costs one small read: a storm of forks must be
+/// seen before it takes the processor from whoever is to end it, and the kernel's own limit does not count for root.
+#[derive(Debug)]
+struct Crowd {
+    base: u64,
+}
+
+impl Crowd {
+    /// New tasks of the machine that are worth a look.
+    const MANY: u64 = 48;
+
+    /// As it is now.
+    fn now() -> Self {
+        Self {
+            base: tasks_of_the_machine().unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether it has grown by many.
+    fn has_grown(&mut self) -> bool {
+        let Some(tasks) = tasks_of_the_machine() else {
+            return false;
+        };
+        self.base = self.base.min(tasks);
+        tasks - self.base > Self::MANY
+    }
+}
+
+/// The fourth field of proc_loadavg(5): tasks that run, and all tasks.
+fn tasks_of_the_machine() -> Option<u64> {
+    let text = fs::read_to_string("/proc/loadavg").ok()?;
+    let (_, tasks) = text.split_ascii_whitespace().nth(3)?.split_once('/')?;
+    tasks.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_has_tasks() {
+        assert!(tasks_of_the_machine().unwrap() > 1);
+        assert!(Crowd { base: 0 }.has_grown() || tasks_of_the_machine().unwrap() <= Crowd::MANY);
+    }
+}
