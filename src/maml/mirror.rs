@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-pub use crate::mirror_stream::{StreamError, forward_stream};
+pub use crate::mirror_stream::{StreamError, forward_stream, reverse_stream};
 pub use crate::redact::redact;
 
 /// The only algorithm.
@@ -77,6 +77,9 @@ pub enum Error {
         found: u64,
     },
 }
+
+/// What closes the header.
+const END: &[u8] = b"\n---\n";
 
 /// The text reversed.
 pub fn forward(source: &str) -> String {
@@ -152,8 +155,14 @@ impl Header {
 
 /// The mirrored text: header, then the reversed source, to the last byte.
 pub fn write(header: &Header, source: &str) -> String {
-    let mut text = String::with_capacity(source.len() + 512);
-    text.push_str("---\n");
+    let mut text = write_header(header);
+    text.push_str(&forward(source));
+    text
+}
+
+/// The header as it stands before the mirrored source, which [`forward_stream`] may write behind it.
+pub fn write_header(header: &Header) -> String {
+    let mut text = "---\n".to_owned();
     for (key, value) in header.fields() {
         let Some(value) = value else { continue };
         let value = if key == "source_bytes" {
@@ -166,18 +175,35 @@ pub fn write(header: &Header, source: &str) -> String {
         }
     }
     text.push_str("---\n");
-    text.push_str(&forward(source));
     text
 }
 
 /// Header and (still reversed) body of a mirrored text. The length of the body is checked, its digest and the signature are
 /// not.
 pub fn read(text: &str) -> Result<(Header, &str), Error> {
-    let rest = text.strip_prefix("---\n").ok_or(Error::NoHeader)?;
-    let (lines, body) = match rest.find("\n---\n") {
-        Some(at) => (&rest[..at], &rest[at + "\n---\n".len()..]),
-        None => return Err(Error::Unclosed),
-    };
+    let (header, body) = read_header(text.as_bytes())?;
+    let body = &text[body..];
+    let found = body.len() as u64;
+    if found != header.source_bytes {
+        return Err(Error::Length {
+            expected: header.source_bytes,
+            found,
+        });
+    }
+    Ok((header, body))
+}
+
+/// The header of a mirrored text of which no more than the start is given, and the offset of its body.
+pub fn read_header(start: &[u8]) -> Result<(Header, usize), Error> {
+    let rest = start.strip_prefix(b"---\n").ok_or(Error::NoHeader)?;
+    let end = rest
+        .windows(END.len())
+        .position(|bytes| bytes == END)
+        .ok_or(Error::Unclosed)?;
+    let lines = std::str::from_utf8(&rest[..end]).map_err(|error| {
+        let before = &rest[..error.valid_up_to()];
+        Error::Syntax(2 + before.iter().filter(|byte| **byte == b'\n').count())
+    })?;
     let mut values: [Option<String>; 9] = Default::default();
     let keys = Header::default().fields().map(|(key, _)| key);
     for (index, line) in lines.lines().enumerate() {
@@ -209,14 +235,7 @@ pub fn read(text: &str) -> Result<(Header, &str), Error> {
     if header.algorithm != ALGORITHM {
         return Err(Error::Algorithm(header.algorithm));
     }
-    let found = body.len() as u64;
-    if found != header.source_bytes {
-        return Err(Error::Length {
-            expected: header.source_bytes,
-            found,
-        });
-    }
-    Ok((header, body))
+    Ok((header, start.len() - rest.len() + end + END.len()))
 }
 
 /// A double-quoted scalar that is the same in YAML and JSON.
@@ -288,8 +307,8 @@ mod tests {
         );
         header.signer = Some("key".to_owned());
         let text = write(&header, source);
-        let (read_header, body) = read(&text).unwrap();
-        assert_eq!(read_header, header);
+        let (found, body) = read(&text).unwrap();
+        assert_eq!(found, header);
         assert_eq!(reverse(body), source);
         assert_eq!(
             read(&text[..text.len() - 1]),
@@ -303,6 +322,11 @@ mod tests {
             Err(Error::Unknown("wrong".to_owned()))
         );
         assert_eq!(read("x"), Err(Error::NoHeader));
+        let mut start = text.clone().into_bytes();
+        start.truncate(text.len() - 3);
+        start.push(0xff);
+        assert_eq!(read_header(&start), Ok((header, text.len() - source.len())));
+        assert_eq!(read_header(b"---\ntype: \xff\n---\n"), Err(Error::Syntax(2)));
     }
 
     #[test]

@@ -33,8 +33,10 @@ const MAX_EFFORT_IN_PLACE: usize = 10_000;
 const DATA_KEYWORDS: [&str; 4] = ["const", "enum", "default", "examples"];
 /// Nested objects that get defaults.
 const MAX_DEFAULT_DEPTH: usize = 16;
-/// Objects looked at and defaults put in, of one value.
+/// Objects looked at and defaults put in, of one value. A large default counts as several.
 const MAX_DEFAULTS: usize = 10_000;
+/// So many bytes of a default count as one more.
+const BYTES_A_STEP: usize = 64;
 
 /// A JSON Schema of a document: 2020-12, or the draft that it declares.
 #[derive(Clone)]
@@ -240,7 +242,8 @@ impl<'s> Defaults<'s> {
                 continue;
             }
             if let Some(default) = property.get("default") {
-                self.left -= 1;
+                let size = default.to_string().len() / BYTES_A_STEP;
+                self.left = self.left.saturating_sub(1 + size);
                 object.insert(name.clone(), default.clone());
                 if self.makes_objects {
                     let segment = segment(name);
