@@ -201,8 +201,8 @@ pub fn read_header(start: &[u8]) -> Result<(Header, usize), Error> {
         .position(|bytes| bytes == END)
         .ok_or(Error::Unclosed)?;
     let lines = std::str::from_utf8(&rest[..end]).map_err(|error| {
-        let before = &rest[..error.valid_up_to()];
-        Error::Syntax(2 + before.iter().filter(|byte| **byte == b'\n').count())
+        let lines = rest[..error.valid_up_to()].split(|byte| *byte == b'\n');
+        Error::Syntax(1 + lines.count())
     })?;
     let mut values: [Option<String>; 9] = Default::default();
     let keys = Header::default().fields().map(|(key, _)| key);
