@@ -2,8 +2,6 @@
 //!
 //! Texts of any size take little memory: a mirror is read from its end.
 
-mod window;
-
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -13,14 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use clap::ValueEnum;
 use crypto::KeyPurpose;
 use jiff::Timestamp;
-use maml::mirror::{self, Header, StreamError, forward_stream};
+use maml::mirror::{self, Header, StreamError, forward_stream, reverse_stream};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::trust::{self, OperatorArgs};
 use crate::{local_keys, output, source};
-use window::Window;
 
 /// Mirrors a document (.mu), mirrors it back, or checks a mirror against its source
 ///
@@ -161,7 +158,8 @@ fn document_id(text: &mut File, bytes: u64) -> io::Result<String> {
 /// A mirrored text: its header and where its body lies.
 struct Mirrored {
     header: Header,
-    body: Window,
+    file: File,
+    body_offset: u64,
     body_bytes: u64,
 }
 
@@ -174,15 +172,14 @@ fn read_mirrored(path: &Path) -> Result<Mirrored, Error> {
         .take(LONGEST_HEADER)
         .read_to_end(&mut start)
         .map_err(unread)?;
-    // A character of the body may be cut; the header ends before it.
-    let (header, at) =
-        mirror::read_header(&String::from_utf8_lossy(&start)).map_err(|cause| refused(&shown, &cause))?;
+    let (header, offset) = mirror::read_header(&start).map_err(|cause| refused(&shown, &cause))?;
     let length = file.seek(SeekFrom::End(0)).map_err(unread)?;
-    let at = at as u64;
+    let body_offset = offset as u64;
     Ok(Mirrored {
         header,
-        body_bytes: length - at,
-        body: Window::new(file, at),
+        file,
+        body_offset,
+        body_bytes: length - body_offset,
     })
 }
 
@@ -200,7 +197,8 @@ fn reverse(path: &Path) -> Result<ExitCode, Error> {
         inner: BufWriter::new(io::stdout().lock()),
         hasher: blake3::Hasher::new(),
     };
-    forward_stream(&mut mirrored.body, &mut out).map_err(|cause| of_stream(&shown, cause))?;
+    reverse_stream(&mut mirrored.file, mirrored.body_offset, &mut out)
+        .map_err(|cause| of_stream(&shown, cause))?;
     if out.hasher.finalize().to_hex().as_str() == mirrored.header.source_digest {
         return Ok(ExitCode::Ok);
     }
@@ -263,7 +261,7 @@ async fn check(args: &Args, original: &Path) -> Result<ExitCode, Error> {
         inner: io::sink(),
         hasher: blake3::Hasher::new(),
     };
-    let is_text = forward_stream(&mut mirrored.body, &mut back).is_ok();
+    let is_text = reverse_stream(&mut mirrored.file, mirrored.body_offset, &mut back).is_ok();
     let is_mirror = is_text && back.hasher.finalize().to_hex().as_str() == digest;
     let lengths = header.source_bytes == bytes && mirrored.body_bytes == bytes;
     let mut checks = vec![

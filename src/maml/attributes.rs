@@ -1,5 +1,8 @@
 //! The attributes of a code fence: `{name= needs= timeout= allow_failure=}`.
 
+use std::collections::HashSet;
+
+use crate::blocks::MAX_BLOCKS;
 use crate::codes::Code;
 use crate::diagnostic::{Findings, Severity, nearest};
 use crate::place::Span;
@@ -54,6 +57,7 @@ pub(crate) fn attributes(
             ("name", None) => wrong("{name=prepare}"),
             ("needs", value) => match names(value.unwrap_or_default()) {
                 names if names.is_empty() => wrong("{needs=prepare,measure}"),
+                names if names.len() > MAX_BLOCKS => wrong("fewer names than a document may have blocks"),
                 names => attributes.needs = (names, span),
             },
             ("timeout", value) => match value.and_then(seconds) {
@@ -73,7 +77,9 @@ pub(crate) fn attributes(
                 findings.warn(Code::AttributeNoEffect, span, message, hint);
             }
         }
-        seen.push(key);
+        if KEYS.contains(&key) && !seen.contains(&key) {
+            seen.push(key);
+        }
     }
     attributes
 }
@@ -161,14 +167,12 @@ fn separates(sign: char) -> bool {
 
 /// The names of a list, each once.
 fn names(list: &str) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for name in list.split(separates) {
-        let name = name.trim_matches(['"', '\'']);
-        if !name.is_empty() && !names.iter().any(|known| known == name) {
-            names.push(name.to_owned());
-        }
-    }
-    names
+    let mut seen = HashSet::new();
+    list.split(separates)
+        .map(|name| name.trim_matches(['"', '\'']))
+        .filter(|name| !name.is_empty() && seen.insert(*name))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// `30`, `30s`, `2m` and `1h`, from a second to a day.

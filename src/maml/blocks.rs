@@ -38,7 +38,7 @@ const WORDS: [(&str, Language); 16] = [
 ];
 
 /// More blocks than this in one document are refused.
-const MAX_BLOCKS: usize = 256;
+pub(crate) const MAX_BLOCKS: usize = 256;
 
 /// The language of a block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

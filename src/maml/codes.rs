@@ -144,7 +144,7 @@ codes! {
     BlockName = "MAML054", "block name invalid or taken";
     /// An attribute of a code fence is not known and changes nothing. Known are `{name= needs= timeout= allow_failure=}`.
     AttributeNoEffect = "MAML055", "block attribute has no effect";
-    /// The document holds more code blocks than a run may have.
+    /// The document holds more code blocks, or more specifications, than a run may have.
     TooManyBlocks = "MAML056", "too many code blocks";
     /// A code block holds no code.
     BlockEmpty = "MAML057", "code block is empty";

@@ -102,13 +102,12 @@ impl Page<'_, '_> {
     fn schema(&self, lines: Range<usize>) -> Option<Vec<String>> {
         let bare = Excerpt::new(self.text, lines, 0).text;
         serde_json::from_str::<IgnoredAny>(&bare).ok()?;
-        let pretty = JsonText::parse(&bare)?.pretty();
         // What was small enough to be read stays so.
-        let json = if pretty.len() < MAX_SCHEMA_BYTES {
-            &pretty
-        } else {
-            bare.trim_end()
-        };
+        let pretty = (bare.len() <= MAX_SCHEMA_BYTES)
+            .then(|| JsonText::parse(&bare))?
+            .map(|json| json.pretty())
+            .filter(|pretty| pretty.len() < MAX_SCHEMA_BYTES);
+        let json = pretty.as_deref().unwrap_or(bare.trim_end());
         let fence = fence_for(json);
         let mut fenced = vec![format!("{fence}json")];
         fenced.extend(json.lines().map(str::to_owned));
@@ -152,7 +151,7 @@ impl Page<'_, '_> {
     }
 }
 
-/// A line without the blanks at its end. A carriage return before them would become part of the line's end.
+/// A line without the blanks at its end. A carriage return among them would become a part of the line end.
 fn trim(line: &str) -> &str {
     line.trim_end_matches([' ', '\t', '\r'])
 }
@@ -274,8 +273,8 @@ mod tests {
         for (body, expected) in [
             ("", ""),
             ("\n\n\n", ""),
+            ("a\t\r\t\r\n", "\na\n"),
             ("# T  \r\n\r\n\r\nText\t\r\n", "\n# T\n\n\nText\n"),
-            ("\r    ", ""),
             (
                 "## Intent\na\n## Context\nb",
                 "\n## Intent\n\na\n\n## Context\n\nb\n",

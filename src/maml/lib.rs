@@ -1,8 +1,9 @@
 //! MAML: executable Markdown documents, and their mirrored receipts (`.mu`).
 //!
-//! [`read`] takes the text of a document and gives back what it says together with every fault found in one pass. This
-//! crate does no IO, starts no thread and reads no clock, so that the same code serves the command line, the controller
-//! and a browser.
+//! [`read`] takes the text of a document and gives back what it says together with every fault found in one pass. [`format`]
+//! writes it in its one canonical form, [`with_run`] notes a run in it, [`parts`] cuts it up without losing a byte, and
+//! [`mirror`] reverses it. This crate opens no file, starts no thread and reads no clock, so that the same code serves the
+//! command line, the controller and a browser.
 
 mod attributes;
 mod blocks;

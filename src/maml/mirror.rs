@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-pub use crate::mirror_stream::{StreamError, forward_stream};
+pub use crate::mirror_stream::{StreamError, forward_stream, reverse_stream};
 pub use crate::redact::redact;
 
 /// The only algorithm.
@@ -77,6 +77,9 @@ pub enum Error {
         found: u64,
     },
 }
+
+/// What closes the header.
+const END: &[u8] = b"\n---\n";
 
 /// The text reversed.
 pub fn forward(source: &str) -> String {
@@ -157,9 +160,9 @@ pub fn write(header: &Header, source: &str) -> String {
     text
 }
 
-/// What stands before the reversed source, with both delimiters.
+/// The header as it stands before the mirrored source, which [`forward_stream`] may write behind it.
 pub fn write_header(header: &Header) -> String {
-    let mut text = String::from("---\n");
+    let mut text = "---\n".to_owned();
     for (key, value) in header.fields() {
         let Some(value) = value else { continue };
         let value = if key == "source_bytes" {
@@ -178,8 +181,8 @@ pub fn write_header(header: &Header) -> String {
 /// Header and (still reversed) body of a mirrored text. The length of the body is checked, its digest and the signature are
 /// not.
 pub fn read(text: &str) -> Result<(Header, &str), Error> {
-    let (header, start) = read_header(text)?;
-    let body = &text[start..];
+    let (header, body) = read_header(text.as_bytes())?;
+    let body = &text[body..];
     let found = body.len() as u64;
     if found != header.source_bytes {
         return Err(Error::Length {
@@ -190,13 +193,17 @@ pub fn read(text: &str) -> Result<(Header, &str), Error> {
     Ok((header, body))
 }
 
-/// The header of a mirrored text, and the byte at which its body starts. The text may end anywhere behind the header.
-pub fn read_header(text: &str) -> Result<(Header, usize), Error> {
-    const END: &str = "\n---\n";
-    let rest = text.strip_prefix("---\n").ok_or(Error::NoHeader)?;
-    let at = rest.find(END).ok_or(Error::Unclosed)?;
-    let lines = &rest[..at];
-    let body = "---\n".len() + at + END.len();
+/// The header of a mirrored text of which no more than the start is given, and the offset of its body.
+pub fn read_header(start: &[u8]) -> Result<(Header, usize), Error> {
+    let rest = start.strip_prefix(b"---\n").ok_or(Error::NoHeader)?;
+    let end = rest
+        .windows(END.len())
+        .position(|bytes| bytes == END)
+        .ok_or(Error::Unclosed)?;
+    let lines = std::str::from_utf8(&rest[..end]).map_err(|error| {
+        let lines = rest[..error.valid_up_to()].split(|byte| *byte == b'\n');
+        Error::Syntax(1 + lines.count())
+    })?;
     let mut values: [Option<String>; 9] = Default::default();
     let keys = Header::default().fields().map(|(key, _)| key);
     for (index, line) in lines.lines().enumerate() {
@@ -228,7 +235,7 @@ pub fn read_header(text: &str) -> Result<(Header, usize), Error> {
     if header.algorithm != ALGORITHM {
         return Err(Error::Algorithm(header.algorithm));
     }
-    Ok((header, body))
+    Ok((header, start.len() - rest.len() + end + END.len()))
 }
 
 /// A double-quoted scalar that is the same in YAML and JSON.
@@ -300,8 +307,8 @@ mod tests {
         );
         header.signer = Some("key".to_owned());
         let text = write(&header, source);
-        let (read_header, body) = read(&text).unwrap();
-        assert_eq!(read_header, header);
+        let (found, body) = read(&text).unwrap();
+        assert_eq!(found, header);
         assert_eq!(reverse(body), source);
         assert_eq!(
             read(&text[..text.len() - 1]),
@@ -315,6 +322,11 @@ mod tests {
             Err(Error::Unknown("wrong".to_owned()))
         );
         assert_eq!(read("x"), Err(Error::NoHeader));
+        let mut start = text.clone().into_bytes();
+        start.truncate(text.len() - 3);
+        start.push(0xff);
+        assert_eq!(read_header(&start), Ok((header, text.len() - source.len())));
+        assert_eq!(read_header(b"---\ntype: \xff\n---\n"), Err(Error::Syntax(2)));
     }
 
     #[test]

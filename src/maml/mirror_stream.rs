@@ -23,21 +23,30 @@ pub enum StreamError {
     NotUtf8(u64),
 }
 
-/// Writes the mirror of the text from the start of `source` to its end, and gives its length in bytes. Mirroring the mirror
-/// gives the text back. What is written before a fault is found is of no use.
+/// Writes the mirror of the text from the start of `source` to its end, and gives its length in bytes. What is written before
+/// a fault is found is of no use.
 pub fn forward_stream(source: &mut (impl Read + Seek), target: &mut impl Write) -> Result<u64, StreamError> {
+    reverse_stream(source, 0, target)
+}
+
+/// As [`forward_stream`], from the offset at which the body of a mirrored text begins.
+pub fn reverse_stream(
+    source: &mut (impl Read + Seek),
+    body: u64,
+    target: &mut impl Write,
+) -> Result<u64, StreamError> {
     let length = source.seek(SeekFrom::End(0)).map_err(StreamError::Read)?;
     let mut buffer = Vec::with_capacity(CHUNK + MAX_CONTINUATION);
     // The bytes at the start of a chunk that belong to a character which starts before it.
     let mut carried: Vec<u8> = Vec::new();
     let mut end = length;
-    while end > 0 {
-        let start = end.saturating_sub(CHUNK as u64);
+    while end > body {
+        let start = end.saturating_sub(CHUNK as u64).max(body);
         source.seek(SeekFrom::Start(start)).map_err(StreamError::Read)?;
         buffer.resize(usize::try_from(end - start).unwrap_or(CHUNK), 0);
         source.read_exact(&mut buffer).map_err(StreamError::Read)?;
         buffer.extend_from_slice(&carried);
-        let continued = if start == 0 { 0 } else { continued(&buffer) };
+        let continued = if start == body { 0 } else { continued(&buffer) };
         let whole = &mut buffer[continued..];
         if let Err(error) = std::str::from_utf8(whole) {
             let at = (continued + error.valid_up_to()) as u64;
@@ -50,7 +59,7 @@ pub fn forward_stream(source: &mut (impl Read + Seek), target: &mut impl Write) 
         end = start;
     }
     target.flush().map_err(StreamError::Write)?;
-    Ok(length)
+    Ok(length.saturating_sub(body))
 }
 
 /// How many bytes at the start belong to a character before them.
@@ -65,7 +74,7 @@ fn continued(bytes: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mirror::forward;
+    use crate::mirror::{Header, forward, read_header, write};
     use proptest::prelude::*;
     use std::io::Cursor;
 
@@ -87,6 +96,18 @@ mod tests {
             }
         }
         assert_eq!(streamed(b"").unwrap(), b"");
+    }
+
+    #[test]
+    fn the_body_of_a_mirrored_text_is_mirrored_back() {
+        let source = "ab€😀".repeat(CHUNK / 4);
+        let header = Header::of("receipt", "a", &source, "00", "2026-05-04T10:00:00Z");
+        let text = write(&header, &source);
+        let (found, body) = read_header(&text.as_bytes()[..400]).unwrap();
+        assert_eq!(found, header);
+        let mut back = Vec::new();
+        let length = reverse_stream(&mut Cursor::new(&text), body as u64, &mut back).unwrap();
+        assert_eq!((length, back), (source.len() as u64, source.into_bytes()));
     }
 
     #[test]

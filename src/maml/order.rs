@@ -1,12 +1,15 @@
 //! The order in which blocks run: each after those that it needs, else by place.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use crate::blocks::Block;
 use crate::codes::Code;
 use crate::diagnostic::{Findings, Severity, nearest};
 use crate::place::Span;
+
+/// So many missing blocks are named, each with what was probably meant; the document is refused for the first already.
+const MAX_MISSING: usize = 50;
 
 /// Indices of the blocks in the order of their run. Blocks that need one another in a circle come last, by place.
 pub(crate) fn run_order(blocks: &[Block]) -> Vec<usize> {
@@ -23,15 +26,23 @@ pub(crate) fn run_order(blocks: &[Block]) -> Vec<usize> {
 /// Reports blocks that need what is not there, or one another. `spans` are the places where each block names its needs.
 pub(crate) fn check(blocks: &[Block], spans: &[Span], severity: Severity, findings: &mut Findings<'_>) {
     let names: Vec<&str> = blocks.iter().map(|block| block.name.as_str()).collect();
-    for (block, span) in blocks.iter().zip(spans) {
-        for need in block.needs.iter().filter(|need| !names.contains(&need.as_str())) {
-            let hint = match nearest(need, &names) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("blocks of this document: {}", names.join(", ")),
-            };
-            let message = format!("`{}` needs the block `{need}`, which is not there", block.name);
-            findings.add(Code::NeedUnknown, severity, *span, message, hint);
-        }
+    let known: HashSet<&str> = names.iter().copied().collect();
+    let needed = |(block, span)| {
+        let Block { name, needs, .. }: &Block = block;
+        needs.iter().map(move |need| (name, need, span))
+    };
+    let missing = blocks
+        .iter()
+        .zip(spans)
+        .flat_map(needed)
+        .filter(|(_, need, _)| !known.contains(need.as_str()));
+    for (name, need, span) in missing.take(MAX_MISSING) {
+        let hint = match nearest(need, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("blocks of this document: {}", names.join(", ")),
+        };
+        let message = format!("`{name}` needs the block `{need}`, which is not there");
+        findings.add(Code::NeedUnknown, severity, *span, message, hint);
     }
     let needs = needs(blocks);
     let mut settled = vec![false; blocks.len()];

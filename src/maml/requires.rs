@@ -211,12 +211,7 @@ fn memory(requires: &mut Requires, name: &str, value: &Node, findings: &mut Find
             requires.memory_bytes = Some(bytes);
             not_chosen_by(name, value, findings);
         }
-        None => wrong_type(
-            &format!("requires.{name}"),
-            "a size such as 16Gi",
-            value,
-            findings,
-        ),
+        None => not_read(name, "a size such as 16Gi", value, findings),
     }
 }
 
@@ -226,8 +221,14 @@ fn qubits(requires: &mut Requires, name: &str, value: &Node, findings: &mut Find
             requires.qubits = Some(count);
             not_chosen_by(name, value, findings);
         }
-        None => wrong_type(&format!("requires.{name}"), "a whole number", value, findings),
+        None => not_read(name, "a whole number", value, findings),
     }
+}
+
+/// What decides nothing refuses nothing either.
+fn not_read(name: &str, wanted: &str, value: &Node, findings: &mut Findings<'_>) {
+    let message = format!("requires.{name} is not {wanted}; it is kept but has no effect on a run");
+    findings.info(Code::RequirementUnknown, value.span, message, "");
 }
 
 fn not_chosen_by(name: &str, value: &Node, findings: &mut Findings<'_>) {
@@ -425,9 +426,9 @@ mod tests {
             ("cuda: '12.4'", &[], 1, false, &["MAML030"]),
             ("cuda: 12.4", &[], 1, false, &["MAML030"]),
             ("cuda: 2", &[], 2, false, &[]),
-            ("memory: much", &[], 0, false, &["MAML011"]),
+            ("memory: much", &[], 0, false, &["MAML030"]),
             ("qubits: 8", &[], 0, false, &["MAML030"]),
-            ("qubits: few", &[], 0, false, &["MAML011"]),
+            ("qubits: few", &[], 0, false, &["MAML030"]),
             ("gpu: false", &[], 0, false, &[]),
             ("gpu: 1000", &[], 0, false, &["MAML011"]),
             ("network: true", &[], 0, true, &[]),

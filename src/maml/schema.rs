@@ -33,8 +33,10 @@ const MAX_EFFORT_IN_PLACE: usize = 10_000;
 const DATA_KEYWORDS: [&str; 4] = ["const", "enum", "default", "examples"];
 /// Nested objects that get defaults.
 const MAX_DEFAULT_DEPTH: usize = 16;
-/// Objects looked at and defaults put in, of one value.
+/// Objects looked at and defaults put in, of one value. A large default counts as several.
 const MAX_DEFAULTS: usize = 10_000;
+/// So many bytes of a default count as one more.
+const BYTES_A_STEP: usize = 64;
 
 /// A JSON Schema of a document: 2020-12, or the draft that it declares.
 #[derive(Clone)]
@@ -61,7 +63,7 @@ struct Written {
 impl Written {
     /// Where the keyword that a JSON Pointer names stands in the document, or else the nearest part that holds it.
     fn place(&self, pointer: &str) -> Option<Place> {
-        let at = JsonText::parse(&self.text)?.locate(pointer);
+        let at = JsonText::parse(&self.text)?.locate(pointer).start;
         let before = &self.text[..at];
         let index = before.matches('\n').count();
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
@@ -240,7 +242,8 @@ impl<'s> Defaults<'s> {
                 continue;
             }
             if let Some(default) = property.get("default") {
-                self.left -= 1;
+                let size = default.to_string().len() / BYTES_A_STEP;
+                self.left = self.left.saturating_sub(1 + size);
                 object.insert(name.clone(), default.clone());
                 if self.makes_objects {
                     let segment = segment(name);
@@ -336,7 +339,7 @@ pub(crate) fn schema(
         },
         text: excerpt.text.clone(),
     };
-    let schema = compile(value, span, line, section, written, findings)?;
+    let schema = compile(value, (span, line), section, &excerpt, written, findings)?;
     if section.kind == SectionKind::InputSchema {
         let mut defaults = Defaults::of(&schema.value, false);
         defaults.fill(&schema.value, "", &mut Value::Object(Map::new()), "", 0);
@@ -353,24 +356,23 @@ pub(crate) fn schema(
 
 /// Reports the defaults that a run could not be started with.
 fn report_defaults(schema: &Schema, excerpt: &Excerpt, findings: &mut Findings<'_>) {
-    let wrong = schema.wrong_defaults();
-    let Some(json) = (!wrong.is_empty())
-        .then(|| JsonText::parse(&excerpt.text))
-        .flatten()
-    else {
-        return;
-    };
-    for (place, violation) in wrong {
-        let at = json.locate(&place);
-        let span = excerpt.source_span(at..at + "\"default\"".len());
+    for (place, violation) in schema.wrong_defaults() {
         let pointer = &violation.pointer;
         let message = format!(
             "the default of {pointer} breaks its own schema: {}",
             violation.message
         );
         let hint = "a run that does not give this input would be refused";
-        findings.warn(Code::DefaultInvalid, span, message, hint);
+        findings.warn(Code::DefaultInvalid, span_of(excerpt, &place), message, hint);
     }
+}
+
+/// The first line of what a JSON Pointer names in the schema.
+fn span_of(excerpt: &Excerpt, pointer: &str) -> Span {
+    let text = excerpt.text.trim_end();
+    let found = JsonText::parse(text).map_or(0..text.len(), |json| json.locate(pointer));
+    let line = text[found.clone()].lines().next().map_or(0, str::len);
+    excerpt.source_span(found.start..found.start + line)
 }
 
 /// The lines that hold the JSON: of the first fence, or else the whole body.
@@ -401,9 +403,9 @@ fn offset(text: &str, line: usize, column: usize) -> usize {
 
 fn compile(
     value: Value,
-    span: Span,
-    line: u32,
+    (span, line): (Span, u32),
     section: &Section,
+    excerpt: &Excerpt,
     written: Written,
     findings: &mut Findings<'_>,
 ) -> Option<Schema> {
@@ -435,12 +437,12 @@ fn compile(
         return None;
     }
     let mut remote = Vec::new();
-    remote_references(&value, &mut remote);
-    for reference in &remote {
+    remote_references(&value, "", &mut remote);
+    for (reference, pointer) in remote.iter().take(MAX_VIOLATIONS) {
         let message = format!("the schema of {name} refers to `{reference}` outside the document");
         findings.error(
             Code::SchemaRemote,
-            span,
+            span_of(excerpt, pointer),
             message,
             "copy it under `$defs` and refer to `#/$defs/…`",
         );
@@ -493,29 +495,35 @@ fn compile(
                 "the schema of {name} is not valid at {at}: {}",
                 shorten(&error.to_string())
             );
-            findings.error(Code::SchemaInvalid, span, message, "");
+            findings.error(Code::SchemaInvalid, span_of(excerpt, at), message, "");
             None
         }
     }
 }
 
-/// References that do not start with `#`. What stands under `const`, `enum`, `default` and `examples` is data.
-fn remote_references(value: &Value, found: &mut Vec<String>) {
+/// References that do not start with `#`, and the pointers to them. What stands under `const`, `enum`, `default` and
+/// `examples` is data.
+fn remote_references(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
+                let at = format!("{at}/{}", segment(key));
                 match (key.as_str(), value) {
                     ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(reference)) => {
                         if !reference.starts_with('#') {
-                            found.push(reference.clone());
+                            found.push((reference.clone(), at));
                         }
                     }
                     (keyword, _) if DATA_KEYWORDS.contains(&keyword) => {}
-                    _ => remote_references(value, found),
+                    _ => remote_references(value, &at, found),
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| remote_references(item, found)),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                remote_references(item, &format!("{at}/{index}"), found);
+            }
+        }
         _ => {}
     }
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::attributes::file_name;
-use crate::blocks::{attributes_offset, fences, split_info};
+use crate::blocks::{MAX_BLOCKS, attributes_offset, fences, split_info};
 use crate::codes::Code;
 use crate::diagnostic::Findings;
 use crate::outline::Outline;
@@ -47,6 +47,11 @@ pub(crate) fn embedded_specs(
         .filter(|section| section.kind == SectionKind::Verification)
         .flat_map(|section| fences(outline, section));
     for fence in fences {
+        if specs.len() == MAX_BLOCKS {
+            let message = format!("the document holds more than {MAX_BLOCKS} specifications");
+            findings.error(Code::TooManyBlocks, fence.span, message, "join specifications");
+            break;
+        }
         let (_, behind) = split_info(&fence.info);
         let Some((name, at)) = file_name(behind, attributes_offset(fence, behind), findings) else {
             continue;

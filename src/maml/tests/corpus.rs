@@ -135,6 +135,30 @@ fn spans_lead_to_the_code_in_the_document() {
     }
 }
 
+fn read_format_and_edit(source: &str) {
+    let limits = maml::Limits {
+        document_bytes: usize::MAX,
+        ..maml::Limits::default()
+    };
+    let _ = maml::read_within(source, &limits);
+    let _ = maml::format(source);
+    let _ = maml::with_run(source, &note("r1"));
+    assert_eq!(
+        maml::parts(source).last().map(|part| part.span.end),
+        Some(source.len())
+    );
+}
+
+fn note(run_id: &str) -> maml::RunNote<'_> {
+    maml::RunNote {
+        outputs_json: Some("{\"dry\": [1, 4]}"),
+        ended_at: "2026-05-04T10:00:00Z",
+        run_id,
+        result: maml::RunResult::Success,
+        text: "",
+    }
+}
+
 #[test]
 fn time_grows_with_the_length_only() {
     // Shapes that make careless readers quadratic. Each is read in well under a second; the test would hang otherwise.
@@ -155,10 +179,31 @@ fn time_grows_with_the_length_only() {
         "é",
         "\r\n",
         "`",
+        "## History\n",
+        "<!-- -->\n",
+        "## Verification\n```py {name=a.py}\n```\n",
     ] {
-        let source = format!("{head}{}", piece.repeat(1_000_000 / piece.len()));
-        let _ = maml::read_within(&source, &limits);
+        read_format_and_edit(&format!("{head}{}", piece.repeat(SIZE / piece.len())));
     }
+    for (opening, piece) in [
+        ("## History\n", "- 2026-05-04: [X] y\n"),
+        ("## Code_Blocks\n```python {", "needs=a x=b name=c "),
+        ("## Code_Blocks\n```python {needs=", "a,b "),
+        ("## Code_Blocks\n```python {needs=[", "é, "),
+        ("## Input_Schema\n", "[{\"a\": 1}, "),
+        ("## Input_Schema\n[1", ", 2"),
+    ] {
+        read_format_and_edit(&format!(
+            "{head}{opening}{}}}\n```\n",
+            piece.repeat(SIZE / piece.len())
+        ));
+    }
+    let needs: String = (0..250)
+        .map(|number| format!("need-{number},"))
+        .collect::<Vec<_>>()
+        .concat();
+    let block = format!("```python {{needs={needs}}}\n```\n");
+    read_format_and_edit(&format!("{head}## Code_Blocks\n{}", block.repeat(250)));
     for piece in [
         "a: ", "[", "- ", "{a: ", "'", "\"\\n", "&a *a ", "? ", "|\n ", "k: v\n",
     ] {
@@ -166,6 +211,9 @@ fn time_grows_with_the_length_only() {
         let _ = maml::read_within(&source, &limits);
     }
 }
+
+/// Bytes of a document whose time is watched.
+const SIZE: usize = 300_000;
 
 /// Every document of the corpus with its name.
 fn corpus() -> Vec<(String, String)> {
@@ -220,13 +268,6 @@ fn formatting_changes_no_meaning_and_is_done_once() {
 
 #[test]
 fn runs_are_noted_without_new_faults() {
-    let note = |run_id| maml::RunNote {
-        outputs_json: Some("{\"dry\": [1, 4]}"),
-        ended_at: "2026-05-04T10:00:00Z",
-        run_id,
-        result: maml::RunResult::Success,
-        text: "",
-    };
     let errors = |source: &str| {
         let found = maml::read(source).diagnostics;
         found

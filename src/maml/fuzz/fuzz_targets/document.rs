@@ -26,7 +26,10 @@ fn parts_are_the_document(source: &str) {
 fn findings_have_places(source: &str) {
     let reading = maml::read(source);
     for found in &reading.diagnostics {
-        assert!(source.get(found.span.start..found.span.end).is_some(), "{found:?}");
+        assert!(
+            source.get(found.span.start..found.span.end).is_some(),
+            "{found:?}"
+        );
         assert!(found.start <= found.end, "{found:?}");
     }
     let Some(document) = reading.document else {
@@ -35,7 +38,10 @@ fn findings_have_places(source: &str) {
     let mut order = document.run_order();
     order.sort_unstable();
     assert!(order.into_iter().eq(0..document.blocks.len()));
-    for schema in [document.input_schema, document.output_schema].into_iter().flatten() {
+    for schema in [document.input_schema, document.output_schema]
+        .into_iter()
+        .flatten()
+    {
         let value = schema.with_defaults(schema.value.clone());
         for violation in schema.check(&value) {
             assert!(violation.line.is_some(), "{violation:?}");
@@ -45,7 +51,10 @@ fn findings_have_places(source: &str) {
 
 fn formatting_is_done_once(source: &str) {
     if let Ok(once) = maml::format(source) {
-        assert_eq!(maml::format(&once).expect("what was formatted is understood"), once);
+        assert_eq!(
+            maml::format(&once).expect("what was formatted is understood"),
+            once
+        );
         assert_eq!(meaning(&once), meaning(source));
     }
 }
@@ -57,10 +66,26 @@ fn meaning(source: &str) -> String {
     let blocks: Vec<_> = document
         .blocks
         .iter()
-        .map(|block| (&block.name, &block.language, &block.code, &block.needs, block.timeout_seconds))
+        .map(|block| {
+            (
+                &block.name,
+                &block.language,
+                &block.code,
+                &block.needs,
+                block.timeout_seconds,
+            )
+        })
         .collect();
-    let specs: Vec<_> = document.embedded_specs.iter().map(|spec| (&spec.name, &spec.code)).collect();
-    let history: Vec<_> = document.history.iter().map(|line| (&line.time, &line.op, &line.text)).collect();
+    let specs: Vec<_> = document
+        .embedded_specs
+        .iter()
+        .map(|spec| (&spec.name, &spec.code))
+        .collect();
+    let history: Vec<_> = document
+        .history
+        .iter()
+        .map(|line| (&line.time, &line.op, &line.text))
+        .collect();
     let schemas = [&document.input_schema, &document.output_schema]
         .map(|schema| schema.as_ref().map(|schema| schema.value.to_string()));
     format!(
@@ -70,7 +95,9 @@ fn meaning(source: &str) -> String {
 }
 
 fn read(source: &str) -> Document {
-    maml::read(source).document.expect("a document that was understood")
+    maml::read(source)
+        .document
+        .expect("a document that was understood")
 }
 
 fn edits_are_safe(source: &str) {
@@ -87,7 +114,10 @@ fn edits_are_safe(source: &str) {
     if once == source {
         return;
     }
-    assert_eq!(maml::with_run(&once, &note("fuzz-1", None)).expect("was edited"), once);
+    assert_eq!(
+        maml::with_run(&once, &note("fuzz-1", None)).expect("was edited"),
+        once
+    );
     let Ok(twice) = maml::with_run(&once, &note("fuzz-2", Some("{}"))) else {
         return;
     };
