@@ -8,7 +8,7 @@ use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
 use crate::job::Job;
 use crate::limit::exceeded;
-use crate::lookout::Lookout;
+use crate::lookout::{Cause, Lookout};
 use crate::outputs::check_outputs;
 use crate::progress::Progress;
 use crate::reason;
@@ -17,6 +17,7 @@ pub use crate::stream::Stream;
 use crate::zygote::{Ending, Order, State, Zygote};
 use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -219,7 +220,7 @@ impl Running {
         let mut verdict: Option<Result<Vec<u8>, RunError>> = None;
         let mut stop_open = true;
         while ending.is_none() || control_open || out_open || err_open {
-            let (mut fatal, mut look) = (None, false);
+            let (mut fatal, mut look) = (None, None);
             let block_deadline = progress.deadline();
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
@@ -270,7 +271,7 @@ impl Running {
                 {
                     fatal = block_deadline.map(|(_, error)| error);
                 }
-                () = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = true,
+                cause = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = Some(cause),
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
@@ -281,7 +282,16 @@ impl Running {
                     break;
                 }
             }
-            if look && let Some(used) = consumed(place, self.child.group(), &self.folder).await {
+            let used = match look {
+                Some(Cause::Seen(used)) => Some(used),
+                Some(Cause::Crowd) => count(place, self.child.group()),
+                Some(Cause::Time) => {
+                    look_closer(&mut lookout, place, self.child.group(), &self.folder);
+                    count(place, self.child.group())
+                }
+                None => None,
+            };
+            if let Some(used) = used {
                 fatal = exceeded(&used, &place.together);
                 lookout.seen(&used);
             }
@@ -307,20 +317,34 @@ impl Running {
     }
 }
 
-/// What the run's processes use together, as far as it can be seen.
-async fn consumed(place: Place<'_>, group: Option<i32>, folder: &Path) -> Option<Consumption> {
+/// The run's processes alone, here and now. If they are too many they are killed at once: as long as one of them is left, the group's
+/// number is no other's.
+fn count(place: Place<'_>, group: Option<i32>) -> Option<Consumption> {
     let group = group?;
+    let most = place.together.tasks;
+    let tasks = consumption::tasks_of_group(group, most).ok()?;
+    if tasks > most {
+        kill_process_group(Pid::from_raw(group)?, Signal::KILL).ok()?;
+    }
+    Some(Consumption {
+        tasks,
+        ..Consumption::default()
+    })
+}
+
+/// Begins to find out what the run's processes use together, as far as it can be seen.
+fn look_closer(lookout: &mut Lookout, place: Place<'_>, group: Option<i32>, folder: &Path) {
     let inherited = match &*place.zygote.state().borrow() {
         State::Ready(ready) => ready.anonymous,
-        _ => return None,
+        _ => return,
     };
+    let Some(group) = group else { return };
     let folder = folder.to_owned();
-    let used = tokio::task::spawn_blocking(move || {
+    lookout.begin(move || {
         let used = consumption::of_group(group, inherited)?;
         let disk = consumption::of_folder(&folder);
-        Ok::<_, io::Error>(Consumption { disk, ..used })
+        Ok(Consumption { disk, ..used })
     });
-    used.await.ok()?.ok()
 }
 
 /// Why a run ended that did not say so itself.
