@@ -20,22 +20,25 @@ pub struct Consumption {
     pub disk: u64,
 }
 
+/// The processes and threads of `group`, counted until they are more than `most`, so that a storm of forks is known for one
+/// before it has grown further.
+pub fn tasks_of_group(group: i32, most: u64) -> io::Result<u64> {
+    let mut tasks = 0;
+    for pid in pids()? {
+        tasks += threads(&pid?, group).unwrap_or(0);
+        if tasks > most {
+            break;
+        }
+    }
+    Ok(tasks)
+}
+
 /// Adds up the processes of `group`. `inherited` is the anonymous memory that each began with.
 pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
     let mut total = Consumption::default();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name
-            .to_str()
-            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        else {
-            continue;
-        };
-        // Processes come and go meanwhile: one that cannot be read is gone.
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        let Some(threads) = threads_in_group(&stat, group) else {
+    for pid in pids()? {
+        let pid = pid?;
+        let Some(threads) = threads(&pid, group) else {
             continue;
         };
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -46,6 +49,22 @@ pub fn of_group(group: i32, inherited: u64) -> io::Result<Consumption> {
             + kilobytes(&status, "RssShmem:") * 1024;
     }
     Ok(total)
+}
+
+/// The machine's processes.
+fn pids() -> io::Result<impl Iterator<Item = io::Result<String>>> {
+    Ok(fs::read_dir("/proc")?.filter_map(|entry| {
+        let name = match entry {
+            Ok(entry) => entry.file_name().into_string().ok()?,
+            Err(error) => return Some(Err(error)),
+        };
+        name.bytes().all(|byte| byte.is_ascii_digit()).then_some(Ok(name))
+    }))
+}
+
+/// The number of threads, if the process belongs to the group and still lives: processes come and go meanwhile.
+fn threads(pid: &str, group: i32) -> Option<u64> {
+    threads_in_group(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, group)
 }
 
 /// What lies in `folder`, in bytes on disk. A tree that cannot be looked through, because it is too deep, too large or

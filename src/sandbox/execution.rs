@@ -8,15 +8,16 @@ use crate::dialogue::{Frames, order};
 use crate::folder::{Folders, remove_tree};
 use crate::job::Job;
 use crate::limit::exceeded;
-use crate::lookout::{Look, Lookout};
+use crate::lookout::{Cause, Lookout};
 use crate::outputs::check_outputs;
 use crate::progress::Progress;
 use crate::reason;
 use crate::stream::Kept;
 pub use crate::stream::Stream;
-use crate::zygote::{Child, Ending, Order, State, Zygote};
+use crate::zygote::{Ending, Order, State, Zygote};
 use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
@@ -154,7 +155,7 @@ fn refuse_language(place: Place<'_>, job: &Job) -> Option<RunError> {
 /// What is held while a run is under way.
 struct Running {
     folder: PathBuf,
-    child: Child,
+    child: crate::zygote::Child,
     control: UnixStream,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
@@ -270,7 +271,7 @@ impl Running {
                 {
                     fatal = block_deadline.map(|(_, error)| error);
                 }
-                due = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = Some(due),
+                cause = lookout.due(), if kill_deadline.is_none() && ending.is_none() => look = Some(cause),
                 changed = stop.wait_for(Option::is_some), if stop_open && kill_deadline.is_none() => match changed {
                     Ok(cause) => fatal.clone_from(&cause),
                     Err(_) => stop_open = false,
@@ -281,9 +282,16 @@ impl Running {
                     break;
                 }
             }
-            if let Some(look) = look
-                && let Some(used) = consumed(place, &self.child, &self.folder, look).await
-            {
+            let used = match look {
+                Some(Cause::Seen(used)) => Some(used),
+                Some(Cause::Crowd) => count(place, self.child.group()),
+                Some(Cause::Time) => {
+                    look_closer(&mut lookout, place, self.child.group(), &self.folder);
+                    count(place, self.child.group())
+                }
+                None => None,
+            };
+            if let Some(used) = used {
                 fatal = exceeded(&used, &place.together);
                 lookout.seen(&used);
             }
@@ -309,29 +317,34 @@ impl Running {
     }
 }
 
-/// What the run's processes use together, as far as it can be seen. One that was frozen and is over its limit of
-/// processes stays so: it is about to be killed.
-async fn consumed(place: Place<'_>, child: &Child, folder: &Path, look: Look) -> Option<Consumption> {
-    let group = child.group()?;
+/// The run's processes alone, here and now. If they are too many they are killed at once: as long as one of them is left, the group's
+/// number is no other's.
+fn count(place: Place<'_>, group: Option<i32>) -> Option<Consumption> {
+    let group = group?;
+    let most = place.together.tasks;
+    let tasks = consumption::tasks_of_group(group, most).ok()?;
+    if tasks > most {
+        kill_process_group(Pid::from_raw(group)?, Signal::KILL).ok()?;
+    }
+    Some(Consumption {
+        tasks,
+        ..Consumption::default()
+    })
+}
+
+/// Begins to find out what the run's processes use together, as far as it can be seen.
+fn look_closer(lookout: &mut Lookout, place: Place<'_>, group: Option<i32>, folder: &Path) {
     let inherited = match &*place.zygote.state().borrow() {
         State::Ready(ready) => ready.anonymous,
-        _ => return None,
+        _ => return,
     };
-    if look == Look::Frozen {
-        child.freeze();
-    }
+    let Some(group) = group else { return };
     let folder = folder.to_owned();
-    let used = tokio::task::spawn_blocking(move || {
+    lookout.begin(move || {
         let used = consumption::of_group(group, inherited)?;
         let disk = consumption::of_folder(&folder);
-        Ok::<_, io::Error>(Consumption { disk, ..used })
+        Ok(Consumption { disk, ..used })
     });
-    let used = used.await.ok().and_then(Result::ok);
-    let over = used.is_some_and(|used| used.tasks > place.together.tasks);
-    if look == Look::Frozen && !over {
-        child.thaw();
-    }
-    used
 }
 
 /// Why a run ended that did not say so itself.

@@ -1,8 +1,9 @@
 //! When a run is to be looked at: every so often, and at once when the machine has suddenly many more tasks.
 
 use crate::consumption::Consumption;
-use std::fs;
 use std::time::Duration;
+use std::{fs, io};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 /// Short runs are never looked at.
@@ -14,13 +15,15 @@ const GLANCE_INTERVAL: Duration = Duration::from_millis(20);
 const MANY_TASKS: u64 = 32;
 const BRISK_INTERVAL: Duration = Duration::from_millis(25);
 
-/// How to look at a run.
+/// Why it is time to look at a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// While it goes on.
-    Passing,
-    /// While it stands still: counting takes long on a machine that is busy forking.
-    Frozen,
+pub(crate) enum Cause {
+    /// Some time has passed.
+    Time,
+    /// The machine has many more tasks.
+    Crowd,
+    /// A look that was begun has shown this.
+    Seen(Consumption),
 }
 
 /// Says when to look at one run.
@@ -29,6 +32,8 @@ pub(crate) struct Lookout {
     looks: Interval,
     glances: Interval,
     crowd: Crowd,
+    /// A look under way on another thread, which may have to wait for its turn behind everything that a run has forked.
+    looking: Option<JoinHandle<io::Result<Consumption>>>,
 }
 
 impl Lookout {
@@ -38,15 +43,27 @@ impl Lookout {
             looks: every(LOOK_INTERVAL, FIRST_LOOK),
             glances: every(GLANCE_INTERVAL, GLANCE_INTERVAL),
             crowd: Crowd::now(),
+            looking: None,
         }
     }
 
-    /// Waits until it is time, and says how to look. May be dropped and asked again.
-    pub(crate) async fn due(&mut self) -> Look {
+    /// Begins a look at everything; what it shows is a cause of its own.
+    pub(crate) fn begin(&mut self, look: impl FnOnce() -> io::Result<Consumption> + Send + 'static) {
+        self.looking = Some(spawn_blocking(look));
+    }
+
+    /// Waits until it is time. May be dropped and asked again.
+    pub(crate) async fn due(&mut self) -> Cause {
         loop {
             tokio::select! {
-                _ = self.looks.tick() => return Look::Passing,
-                _ = self.glances.tick() => if self.crowd.has_grown() { return Look::Frozen },
+                _ = self.looks.tick(), if self.looking.is_none() => return Cause::Time,
+                used = async { self.looking.as_mut()?.await.ok()?.ok() }, if self.looking.is_some() => {
+                    self.looking = None;
+                    if let Some(used) = used {
+                        return Cause::Seen(used);
+                    }
+                }
+                _ = self.glances.tick() => if self.crowd.has_grown() { return Cause::Crowd },
             }
         }
     }

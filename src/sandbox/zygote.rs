@@ -7,7 +7,6 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -146,28 +145,8 @@ impl Child {
 
     /// Ends every process of the run.
     pub fn kill(&self) {
-        // A run that forks without end leaves the zygote no time to act on the request below.
-        self.signal(Signal::KILL);
         // A zygote that is gone has taken its children with it.
         let _ = self.requests.send(Request::Kill(self.token));
-    }
-
-    /// Stops every process of the run, also those that are about to be forked, until it is thawed or killed.
-    pub fn freeze(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Lets a frozen run go on.
-    pub fn thaw(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    /// One call, however many processes there are. The group's number stays taken while any of them is left.
-    fn signal(&self, signal: Signal) {
-        let group = self.group().and_then(Pid::from_raw);
-        if let Some(group) = group.filter(|_| !self.ended.is_terminated()) {
-            let _ = kill_process_group(group, signal);
-        }
     }
 }
 
