@@ -57,6 +57,8 @@ pub struct Setup {
     pub together: Consumption,
     /// Image and devices.
     pub machine: Machine,
+    /// Whether what runs print goes to the agent's standard output.
+    pub journal: bool,
 }
 
 /// One head.
@@ -67,6 +69,7 @@ pub struct Agent {
     machine: Machine,
     zygote: Zygote,
     together: Consumption,
+    journal: bool,
     folders: Folders,
     registry: Registry,
     workers: usize,
@@ -99,6 +102,7 @@ impl Agent {
             folders: Folders::open(&setup.runs).map_err(Error::Folders)?,
             zygote: Zygote::start(setup.zygote),
             together: setup.together,
+            journal: setup.journal,
             registry: Registry::new(setup.workers, setup.keep),
             workers: setup.workers,
             token: AtomicU64::new(0),
@@ -257,7 +261,7 @@ impl Agent {
         let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
         let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
         let outcome = execute(self.place(), &job, run.stopped(), |happening| {
-            if let Happening::Printed(stream, data) = &happening {
+            if let (true, Happening::Printed(stream, data)) = (self.journal, &happening) {
                 match stream {
                     Stream::Stdout => stdout.take(data),
                     Stream::Stderr => stderr.take(data),

@@ -103,6 +103,7 @@ impl Arguments {
                 image_digest: image_digest(self.image.as_deref()),
                 devices: devices(self.devices.as_deref()),
             },
+            journal: true,
         })
     }
 }

@@ -139,7 +139,8 @@ impl Testbed {
         ];
         arguments.extend(more);
         let arguments = <Arguments as clap::Parser>::parse_from(arguments);
-        let setup = arguments.setup(|name| std::env::var_os(name)).unwrap();
+        let mut setup = arguments.setup(|name| std::env::var_os(name)).unwrap();
+        setup.journal = false;
         let opened = Arc::new(Identity::open(&identity).unwrap());
         let agent = Agent::start(setup, opened.clone()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
