@@ -232,7 +232,7 @@ fn plan_conclusion(observed: Observed<'_>) -> Plan {
         return Plan::Rest;
     };
     if let Err(message) = observed.signer {
-        return show(Wait::for_signer(message), observed.status, LOOK_AGAIN);
+        return show(Wait::to_be_signed(message), observed.status, LOOK_AGAIN);
     }
     // What ran is what the head was started with, whatever the ConfigMap says by now.
     let spec = &observed.workflow.spec;
@@ -432,7 +432,7 @@ fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timest
 
 fn fail(observed: Observed<'_>, reason: &'static str, message: String) -> Plan {
     if let Err(why) = observed.signer {
-        return show(Wait::for_signer(why), observed.status, LOOK_AGAIN);
+        return show(Wait::to_be_signed(why), observed.status, LOOK_AGAIN);
     }
     let source = match observed.source {
         Source::Found(source) => source,
@@ -857,12 +857,20 @@ mod tests {
         };
         let without = plan(Observed {
             run: run(),
+            status: claimed_status(&workflow, 1),
             signer: Err("no key".into()),
             ..observed(&workflow)
         });
-        assert!(
-            matches!(without, Plan::Wait { wait, .. } if wait.reason == reasons::SIGNING_KEY_UNAVAILABLE)
-        );
+        let Plan::Wait { wait, status, .. } = without else {
+            panic!("does not wait")
+        };
+        assert_eq!(wait.reason, reasons::SIGNING_KEY_UNAVAILABLE);
+        // It was scheduled, and stays so.
+        let shown = workflow_status::waiting(*status, &wait, at(103));
+        assert!(api::condition::is_true(
+            &shown.conditions,
+            api::condition::SCHEDULED
+        ));
         assert!(matches!(
             plan(Observed {
                 run: run(),

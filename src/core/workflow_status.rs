@@ -45,7 +45,15 @@ impl Wait {
         }
     }
 
-    /// No published key can sign.
+    /// The run is over, or will never begin, and no published key can sign its receipt.
+    pub fn to_be_signed(message: String) -> Self {
+        Self {
+            condition: SIGNED,
+            ..Self::for_signer(message)
+        }
+    }
+
+    /// No published key can sign, so that no run is begun.
     pub fn for_signer(message: String) -> Self {
         Self {
             condition: SCHEDULED,
