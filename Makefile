@@ -27,7 +27,7 @@ test: check unit chart install e2e ## Everything that has to hold, on a real clu
 .PHONY: bench
 bench: install ## Run latency and throughput on the cluster
 	@source e2e/environment
-	cargo run -q -p e2e --bin bench
+	CHIMERA_BIN="$(BIN)/chimera" cargo run -q -p e2e --bin bench
 	cargo bench -q -p chimera-crypto
 	cargo bench -q -p chimera-maml
 

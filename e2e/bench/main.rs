@@ -2,6 +2,7 @@
 //!
 //! Measures and prints; judges nothing and never fails because something was slow.
 
+mod commands;
 mod figures;
 mod load;
 mod usage;
@@ -13,6 +14,7 @@ use e2e::{Namespace, cluster, documents, heads, runs};
 use serde::Serialize;
 
 use crate::{
+    commands::Commands,
     figures::Quantiles,
     load::{Finished, Signed},
     usage::{Consumer, Usage},
@@ -56,6 +58,8 @@ struct Report {
     sequential: Load,
     burst: Load,
     usage: Vec<Usage>,
+    /// Where CHIMERA_BIN names the command line.
+    commands: Option<Commands>,
 }
 
 /// What one kind of load took. Times are milliseconds.
@@ -88,8 +92,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let report = measure(&space, &arguments).await;
         (space, arguments, report)
     });
-    let (space, arguments, report) = measured.await?;
+    let (space, arguments, mut report) = measured.await?;
     space.delete().await;
+    if let Some(chimera) = std::env::var_os("CHIMERA_BIN") {
+        report.commands = Some(commands::measure(chimera.as_ref())?);
+    }
     let text = match arguments.output {
         Format::Text => text(&report),
         Format::Json => serde_json::to_string_pretty(&report)? + "\n",
@@ -123,6 +130,7 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
         sequential,
         burst,
         usage,
+        commands: None,
     }
 }
 
@@ -201,6 +209,24 @@ fn text(report: &Report) -> String {
             shown(usage.cpu_seconds),
             shown(usage.peak_mib)
         );
+    }
+    if let Some(commands) = &report.commands {
+        let _ = writeln!(
+            text,
+            "\n{:32}{:>9}{:>9}{:>9}",
+            "commands, milliseconds", "p50", "p90", "p99"
+        );
+        for (name, time) in [
+            ("chimera lint, 1000 documents", &commands.lint),
+            ("chimera run, one line of Python", &commands.run),
+            ("python3 -c, the same line", &commands.python),
+        ] {
+            let _ = writeln!(
+                text,
+                "{name:32}{:>9.1}{:>9.1}{:>9.1}",
+                time.p50, time.p90, time.p99
+            );
+        }
     }
     text
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use rayon::prelude::*;
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -20,6 +22,26 @@ pub struct Args {
     /// Changes nothing; names the documents that would change
     #[arg(long)]
     check: bool,
+
+    /// How the documents that changed, or would change, are listed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Listing,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Listing {
+    /// A line each, with --check
+    #[default]
+    Text,
+    /// A list of all files, each with what became of it
+    Json,
+}
+
+/// What became of one file.
+#[derive(Debug, Serialize)]
+struct Formatted {
+    path: String,
+    state: &'static str,
 }
 
 /// What became of one document.
@@ -35,31 +57,50 @@ enum Outcome {
 #[allow(clippy::unused_async, reason = "every verb has the same form")]
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
     let files = source::documents(&args.files)?;
+    if args.output == Listing::Json && !args.check && files.iter().any(|path| source::is_stdin(path)) {
+        return Err(Error::usage(
+            "the canonical form of stdin goes to stdout, and so does -o json",
+        ));
+    }
     let outcomes: Vec<Result<Outcome, Error>> = files.par_iter().map(|path| canonical(path)).collect();
     let mut code = ExitCode::Ok;
+    let mut listed = Vec::with_capacity(files.len());
     for (path, outcome) in files.iter().zip(outcomes) {
-        match outcome {
-            Err(error) => code = error.report(),
+        let state = match outcome {
+            Err(error) => {
+                code = error.report();
+                "unreadable"
+            }
             Ok(Outcome::Refused(findings)) => {
                 output::note(findings.trim_end());
                 code = Error::usage(format!("{} cannot be formatted as it is", source::shown(path))).report();
+                "refused"
             }
             Ok(Outcome::Different(text)) => {
-                if args.check {
-                    output::print(&source::shown(path))?;
-                    if code == ExitCode::Ok {
-                        code = ExitCode::Failed;
-                    }
-                } else {
+                if !args.check {
                     write(path, &text)?;
+                } else if code == ExitCode::Ok {
+                    code = ExitCode::Failed;
                 }
+                "changed"
             }
             Ok(Outcome::Same(text)) => {
                 if source::is_stdin(path) && !args.check {
                     write(path, &text)?;
                 }
+                "canonical"
             }
+        };
+        if args.check && args.output == Listing::Text && state == "changed" {
+            output::print(&source::shown(path))?;
         }
+        listed.push(Formatted {
+            path: source::shown(path),
+            state,
+        });
+    }
+    if args.output == Listing::Json {
+        output::print_json(&listed)?;
     }
     Ok(code)
 }

@@ -5,6 +5,8 @@ use api::reasons;
 use maml::{Document, Language};
 use serde_json::{Map, Value};
 
+use crate::violation;
+
 /// A document as it was submitted, with who asks for what.
 #[derive(Debug, Clone, Copy)]
 pub struct Submission<'a> {
@@ -169,22 +171,7 @@ fn checked_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<Ve
     if let Some(schema) = &document.input_schema {
         inputs = schema.with_defaults(inputs);
         let violations = schema.check(&inputs);
-        if let Some(first) = violations.first() {
-            let more = violations.len() - 1;
-            let more = if more > 0 {
-                format!(" (and {more} more)")
-            } else {
-                String::new()
-            };
-            let pointer = if first.pointer.is_empty() {
-                "/"
-            } else {
-                &first.pointer
-            };
-            let message = format!(
-                "spec.inputs{pointer}: {} (Input_Schema, line {}){more}",
-                first.message, schema.line
-            );
+        if let Some((message, _)) = violation::first_of(&violations, schema, "inputs", "Input_Schema") {
             return Err(Refusal::plain(reasons::INPUTS_INVALID, message));
         }
     }

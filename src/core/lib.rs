@@ -14,5 +14,6 @@ pub mod receipt_check;
 pub mod requirements;
 pub mod run;
 pub mod specification;
+pub mod violation;
 pub mod workflow_plan;
 pub mod workflow_status;

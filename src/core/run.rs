@@ -14,7 +14,7 @@ use crypto::{
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{specification::Files, workflow_status::reason_constant};
+use crate::{specification::Files, violation, workflow_status::reason_constant};
 
 /// How long a grant may wait for its head; the head's clock may differ a little.
 const GRANT_LIFETIME: Duration = Duration::from_secs(60);
@@ -276,23 +276,7 @@ fn check_outputs(bytes: &[u8], document: &maml::Document) -> (Option<Map<String,
         return (Some(outputs), None);
     };
     let violations = schema.check(&Value::Object(outputs.clone()));
-    let broken = violations.first().map(|first| {
-        let pointer = if first.pointer.is_empty() {
-            "/"
-        } else {
-            &first.pointer
-        };
-        let more = violations.len() - 1;
-        let more = if more > 0 {
-            format!(" (and {more} more)")
-        } else {
-            String::new()
-        };
-        let message = format!(
-            "outputs{pointer}: {} (Output_Schema, line {}){more}",
-            first.message, schema.line
-        );
-        failure(reasons::OUTPUTS_INVALID, message, Some(schema.line))
-    });
+    let broken = violation::first_of(&violations, schema, "outputs", "Output_Schema")
+        .map(|(message, line)| failure(reasons::OUTPUTS_INVALID, message, Some(line)));
     (Some(outputs), broken)
 }

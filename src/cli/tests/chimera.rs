@@ -357,6 +357,8 @@ fn fmt_writes_the_canonical_form_once_and_check_agrees() {
         "{formatted}"
     );
     assert_eq!(fmt(&["--check"]).status.code(), Some(0));
+    let listed: Value = serde_json::from_slice(&fmt(&["--check", "-o", "json"]).stdout).unwrap();
+    assert_eq!(listed[1]["state"], "canonical");
     let piped = chimera().args(["fmt", "-"]).write_stdin(GOOD).output().unwrap();
     assert_eq!(String::from_utf8(piped.stdout).unwrap(), formatted);
 }
