@@ -140,10 +140,13 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
         act_as: args.act_as.as_deref(),
     });
     let workflow = workflow(args, inputs)?;
-    let accepted = match accepted.map_err(|refusal| (refusal.reason, refusal)) {
+    let accepted = match accepted {
         Ok(accepted) => accepted,
-        Err((_, refusal)) => return refuse(args, &bytes, &workflow, &refusal),
+        Err(refusal) => return refuse(args, &bytes, &workflow, &refusal),
     };
+    if !args.quiet {
+        warn(args, &bytes);
+    }
     check_machine(&accepted)?;
     let specifications = match specification::find(&accepted.document, &beside(args, &accepted)) {
         Ok(found) => found,
@@ -201,19 +204,35 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
         Format::Table | Format::Json => output::print_json(&outputs)?,
     }
     if !args.quiet {
-        for line in &report {
-            output::note(line);
-        }
-        let place = receipt.map_or_else(
-            || "not written (stdin; --receipt FILE)".to_owned(),
-            |path| path.display().to_string(),
-        );
-        output::note(format_args!(
-            "succeeded in {:.2} s; receipt {place}",
-            took.as_secs_f64()
-        ));
+        tell_success(&report, took, receipt.as_deref());
     }
     Ok(ExitCode::Ok)
+}
+
+/// What speaks against a document without refusing it.
+fn warn(args: &Args, bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut diagnostics = maml::read(text).diagnostics;
+    diagnostics.retain(|found| found.severity > maml::Severity::Info);
+    if !diagnostics.is_empty() {
+        output::note(render::findings(&source::shown(&args.file), text, &diagnostics).trim_end());
+    }
+}
+
+fn tell_success(report: &[String], took: Duration, receipt: Option<&Path>) {
+    for line in report {
+        output::note(line);
+    }
+    let place = receipt.map_or_else(
+        || "not written (stdin; --receipt FILE)".to_owned(),
+        |path| path.display().to_string(),
+    );
+    output::note(format_args!(
+        "succeeded in {:.2} s; receipt {place}",
+        took.as_secs_f64()
+    ));
 }
 
 /// Runs the job, showing it, until its end or Ctrl-C, which cancels it.

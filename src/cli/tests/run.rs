@@ -191,6 +191,19 @@ fn outputs_that_break_their_schema_are_an_error() {
 }
 
 #[test]
+fn warnings_are_told_and_do_not_keep_a_document_from_running() {
+    let home = Home::new();
+    home.write(
+        "a.maml.md",
+        &python("outputs = {}").replace("550e8400", "1g0h8400"),
+    );
+    let output = home.run(&["a.maml.md"]);
+    assert_eq!(outputs(&output), json!({}));
+    assert!(text(&output).contains("warning[MAML014]"), "{}", text(&output));
+    assert!(!text(&home.run(&["a.maml.md", "--quiet"])).contains("MAML014"));
+}
+
+#[test]
 fn a_run_that_never_ends_is_stopped_with_exit_code_3() {
     let home = Home::new();
     home.write("a.maml.md", &python("while True: pass"));

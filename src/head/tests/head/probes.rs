@@ -58,7 +58,8 @@ for path in ('/proc/self/environ', '/proc/self/mem', '/proc/1/environ', '/etc/pa
 for path in ('/', '/tmp', '/proc', '/etc', '/dev', '/dev/shm', '..', '../..', inputs['runs'], inputs['identity']):
     if path != '..':
         attempt('list ' + path, lambda: os.listdir(path))
-for path in ('/tmp/probe', '/dev/shm/probe', '/var/tmp/probe', '../../probe', inputs['runs'] + '/probe', inputs['secret']):
+mine = 'chimera-probe-' + agent
+for path in ('/tmp/' + mine, '/dev/shm/' + mine, '/var/tmp/' + mine, '../../probe', inputs['runs'] + '/probe', inputs['secret']):
     attempt('write ' + path, lambda: open(path, 'w'))
     attempt('make ' + path, lambda: os.mkdir(path + 'd'))
 attempt('remove', lambda: os.unlink(inputs['secret']))
