@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::output;
+use crate::{output, user_folder};
 
 const ROOT: &str = "root.pem";
 const SIGNING: &str = "signing.pem";
@@ -48,15 +48,7 @@ pub fn bundle() -> Result<Option<Bundle>, Error> {
 }
 
 fn folder() -> Result<PathBuf, Error> {
-    let named = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let data = named("XDG_DATA_HOME")
-        .or_else(|| named("HOME").map(|home| home.join(".local/share")))
-        .ok_or_else(|| Error::usage("neither XDG_DATA_HOME nor HOME is set"))?;
-    Ok(data.join("chimera").join("keys"))
+    Ok(user_folder::data()?.join("keys"))
 }
 
 /// Why the keys could not be made.

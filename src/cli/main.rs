@@ -23,6 +23,7 @@ mod source;
 mod status;
 mod submit;
 mod trust;
+mod user_folder;
 mod verify;
 mod whole_file;
 mod why;

@@ -16,8 +16,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::trust::{self, OperatorArgs};
-use crate::{local_keys, output, source};
+use crate::{local_keys, output, source, trust};
 
 /// Mirrors a document (.mu), mirrors it back, or checks a mirror against its source
 ///
@@ -57,9 +56,6 @@ pub struct Args {
     /// How the result of --check is written
     #[arg(short, long, value_enum, default_value_t, requires = "check")]
     output: Format,
-
-    #[command(flatten)]
-    operator: OperatorArgs,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -76,12 +72,13 @@ const LONGEST_HEADER: u64 = 256 * 1024;
 /// A document has an id only up to the size that is read as one.
 const LARGEST_DOCUMENT: u64 = 1024 * 1024;
 
+#[allow(clippy::unused_async, reason = "every verb has the same form")]
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
     if args.reverse {
         return reverse(&args.file);
     }
     if let Some(original) = &args.source {
-        return check(&args, original).await;
+        return check(&args, original);
     }
     let mut text = if args.redact {
         spooled(mirror::redact(&source::read_text(&args.file)?).as_bytes())?
@@ -244,7 +241,7 @@ struct Report<'a> {
     valid: bool,
 }
 
-async fn check(args: &Args, original: &Path) -> Result<ExitCode, Error> {
+fn check(args: &Args, original: &Path) -> Result<ExitCode, Error> {
     let mut mirrored = read_mirrored(&args.file)?;
     let shown = source::shown(original);
     let mut text = open(original)?;
@@ -274,12 +271,12 @@ async fn check(args: &Args, original: &Path) -> Result<ExitCode, Error> {
         compared("mirror", is_mirror, "the body is not the mirror of the source"),
     ];
     if header.signature.is_some() || header.signer.is_some() {
-        checks.push(check_signature(args, &header).await?);
+        checks.push(check_signature(args, &header)?);
     }
     report(args, &header, &checks)
 }
 
-async fn check_signature(args: &Args, header: &Header) -> Result<Check, Error> {
+fn check_signature(args: &Args, header: &Header) -> Result<Check, Error> {
     let failed = |detail: String, failure| Check {
         name: "signature",
         passed: false,
@@ -287,7 +284,7 @@ async fn check_signature(args: &Args, header: &Header) -> Result<Check, Error> {
         failure,
     };
     let signer = header.signer.as_deref().unwrap_or_default();
-    let anchor = trust::resolve(args.trust.as_deref(), None, &args.operator, Some(signer)).await?;
+    let anchor = trust::of_file(args.trust.as_deref(), Some(signer))?;
     let trusted = trust::believe(&anchor.bundle)?;
     let key = signer
         .parse()

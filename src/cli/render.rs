@@ -36,6 +36,15 @@ pub fn findings(path: &str, source: &str, diagnostics: &[Diagnostic]) -> String 
     text
 }
 
+/// Tells the user, on stderr, of what is more than a remark, and gives its summary; empty when there is nothing.
+pub fn tell(path: &str, source: &str, mut diagnostics: Vec<Diagnostic>) -> String {
+    diagnostics.retain(|found| found.severity > Severity::Info);
+    if !diagnostics.is_empty() {
+        output::note(findings(path, source, &diagnostics).trim_end());
+    }
+    summary(&diagnostics).unwrap_or_default()
+}
+
 /// How many of each severity, as a sentence; nothing when there are none.
 pub fn summary(diagnostics: &[Diagnostic]) -> Option<String> {
     let count = |severity| {

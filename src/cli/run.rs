@@ -172,19 +172,6 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
     let granted = submitted.grant(&accepted, Timestamp::now())?;
     let job = job(args, &accepted, &specifications.files)?;
     let ready = sandbox.ready().await?;
-    if let Some(block) = job.unsupported(&ready.languages) {
-        let offered = ready.languages.join(", ");
-        return Err(Error::failed(format!(
-            "{}:{}: block {} is in {}, which this machine does not run",
-            source::shown(&args.file),
-            block.line,
-            block.name,
-            block.language
-        ))
-        .hint(format!(
-            "this machine runs {offered}; --python names an interpreter with other packages"
-        )));
-    }
     check_packages(&accepted, &ready)?;
     let outcome = carry_out(args, &sandbox, &job).await;
     let report = block_report(&outcome);
@@ -211,13 +198,8 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
 
 /// What speaks against a document without refusing it.
 fn warn(args: &Args, bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return;
-    };
-    let mut diagnostics = maml::read(text).diagnostics;
-    diagnostics.retain(|found| found.severity > maml::Severity::Info);
-    if !diagnostics.is_empty() {
-        output::note(render::findings(&source::shown(&args.file), text, &diagnostics).trim_end());
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        render::tell(&source::shown(&args.file), text, maml::read(text).diagnostics);
     }
 }
 
@@ -381,10 +363,7 @@ fn refuse(args: &Args, bytes: &[u8], workflow: &MamlWorkflow, refusal: &Refusal)
     }
     let error = match std::str::from_utf8(bytes) {
         Ok(text) if !refusal.diagnostics.is_empty() => {
-            let mut diagnostics = maml::read(text).diagnostics;
-            diagnostics.retain(|found| found.severity > maml::Severity::Info);
-            output::note(render::findings(&shown, text, &diagnostics).trim_end());
-            let summary = render::summary(&diagnostics).unwrap_or_default();
+            let summary = render::tell(&shown, text, maml::read(text).diagnostics);
             Error::usage(format!("{shown} is not a valid document: {summary}"))
                 .hint("`chimera explain CODE` tells more about a fault")
         }

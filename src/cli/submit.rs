@@ -164,14 +164,9 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
 fn accept(path: &Path, text: &str) -> Option<Document> {
     let reading = maml::read(text);
     let shown = source::shown(path);
-    let mut diagnostics = reading.diagnostics.clone();
-    diagnostics.retain(|found| found.severity > maml::Severity::Info);
-    if !diagnostics.is_empty() {
-        output::note(render::findings(&shown, text, &diagnostics).trim_end());
-    }
+    let summary = render::tell(&shown, text, reading.diagnostics.clone());
     let accepted = reading.accept().ok();
     if accepted.is_none() {
-        let summary = render::summary(&diagnostics).unwrap_or_default();
         Error::usage(format!("{shown} is not a valid document: {summary}"))
             .hint("`chimera explain CODE` tells more about a fault")
             .report();

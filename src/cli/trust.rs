@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::local_keys;
 use crate::output::{self, Format};
+use crate::{local_keys, user_folder, whole_file};
 
 /// Shows, exports or pins the trust bundle
 #[derive(clap::Args, Debug)]
@@ -135,19 +135,28 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     Ok(ExitCode::Ok)
 }
 
-/// The bundle to verify with: the given file, else the cluster's for an object of the cluster, else that of this machine's
-/// own keys when one of them is the `signer`, else the pinned one.
-pub async fn resolve(
+/// The bundle to verify an object of the cluster with: the given file, else the cluster's, held to the pinned root.
+pub async fn of_cluster(
     file: Option<&Path>,
-    cluster: Option<&ClusterArgs>,
+    cluster: &ClusterArgs,
     operator: &OperatorArgs,
-    signer: Option<&str>,
 ) -> Result<Anchor, Error> {
     if let Some(file) = file {
         return Ok(Anchor::of(read_file(file)?));
     }
-    if cluster.is_none()
-        && let Some(signer) = signer
+    Ok(Anchor {
+        pinned: pinned()?.map(|stored| stored.root.key_id),
+        ..Anchor::of(read_cluster(cluster, operator).await?)
+    })
+}
+
+/// The bundle to verify a file with: the given one, else that of this machine's own keys when one of them is the `signer`,
+/// else the pinned one.
+pub fn of_file(file: Option<&Path>, signer: Option<&str>) -> Result<Anchor, Error> {
+    if let Some(file) = file {
+        return Ok(Anchor::of(read_file(file)?));
+    }
+    if let Some(signer) = signer
         && let Some(bundle) = local_keys::bundle()?
         && bundle
             .verify()
@@ -158,21 +167,16 @@ pub async fn resolve(
             ..Anchor::of(bundle)
         });
     }
-    // In a container there may be no home, and so nothing pinned.
-    let pinned = pinned_path().ok().filter(|path| path.exists());
-    let stored = pinned.map(|path| read_file(&path)).transpose()?;
-    match (cluster, stored) {
-        (Some(cluster), stored) => {
-            let bundle = read_cluster(cluster, operator).await?;
-            Ok(Anchor {
-                pinned: stored.map(|stored| stored.root.key_id),
-                ..Anchor::of(bundle)
-            })
-        }
-        (None, Some(bundle)) => Ok(Anchor::of(bundle)),
-        (None, None) => Err(Error::usage("there is no trust bundle to verify with")
-            .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")),
-    }
+    pinned()?.map(Anchor::of).ok_or_else(|| {
+        Error::usage("there is no trust bundle to verify with")
+            .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")
+    })
+}
+
+/// The pinned bundle. In a container there may be no home, and so nothing pinned.
+fn pinned() -> Result<Option<Bundle>, Error> {
+    let path = pinned_path().ok().filter(|path| path.exists());
+    path.map(|path| read_file(&path)).transpose()
 }
 
 /// The bundle that the operator publishes.
@@ -235,15 +239,7 @@ fn bundle_of(map: &ConfigMap) -> Result<Bundle, NoBundle> {
 
 /// Where this user's pinned bundle is: `$XDG_CONFIG_HOME/chimera/trust.json`, by default under `~/.config`.
 fn pinned_path() -> Result<PathBuf, Error> {
-    let folder = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let config = folder("XDG_CONFIG_HOME")
-        .or_else(|| folder("HOME").map(|home| home.join(".config")))
-        .ok_or_else(|| Error::usage("neither XDG_CONFIG_HOME nor HOME is set"))?;
-    Ok(config.join("chimera").join("trust.json"))
+    Ok(user_folder::config()?.join("trust.json"))
 }
 
 fn pin(bundle: &Bundle, path: &Path, replace: bool) -> Result<(), Error> {
@@ -273,9 +269,7 @@ fn write(path: &Path, bundle: &Bundle) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(fail)?;
     }
-    let fresh = path.with_extension("new");
-    std::fs::write(&fresh, bundle.to_json()).map_err(fail)?;
-    std::fs::rename(&fresh, path).map_err(fail)
+    whole_file::replace(path, bundle.to_json().as_bytes()).map_err(fail)
 }
 
 /// The keys of a bundle, as they are printed.

@@ -126,15 +126,12 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
 async fn examine(args: &Args) -> Result<(Report, Vec<String>, bool), Error> {
     let source = read_receipt(args).await?;
     let named = args.root.as_deref().map(parse_root).transpose()?;
-    let from_cluster = in_cluster(&args.receipt).is_some().then_some(&args.cluster);
-    let signer = signer(&source);
-    let anchor = trust::resolve(
-        args.trust.as_deref(),
-        from_cluster,
-        &args.operator,
-        signer.as_deref(),
-    )
-    .await?;
+    let trust = args.trust.as_deref();
+    let anchor = if in_cluster(&args.receipt).is_some() {
+        trust::of_cluster(trust, &args.cluster, &args.operator).await?
+    } else {
+        trust::of_file(trust, signer(&source).as_deref())?
+    };
     let document = read_evidence(args.document.as_deref())?;
     let outputs = read_evidence(args.outputs.as_deref())?;
 

@@ -278,10 +278,9 @@ impl Fleet {
                         .map_err(|error| format!("the agent's attestation key: {error}"))?;
                     let message = status.message.clone();
                     if let Some(environment) = &status.environment {
-                        let told = offered(environment);
-                        // The same one again with every heartbeat: one copy of it is enough.
-                        if offer.as_deref() != Some(&told) {
-                            offer = Some(Arc::new(told));
+                        // The same one again with every heartbeat.
+                        if !offer.as_deref().is_some_and(|offer| is_what(environment, offer)) {
+                            offer = Some(Arc::new(offered(environment)));
                         }
                     }
                     let link = Link {
@@ -320,6 +319,16 @@ impl Fleet {
             self.triggers.wake_waiting();
         }
     }
+}
+
+fn is_what(environment: &Environment, offer: &Offer) -> bool {
+    offer.languages == environment.languages
+        && offer.interpreter == environment.interpreter
+        && offer.packages.len() == environment.packages.len()
+        && offer
+            .packages
+            .iter()
+            .all(|(name, version)| environment.packages.get(name) == Some(version))
 }
 
 fn offered(environment: &Environment) -> Offer {

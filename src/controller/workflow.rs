@@ -9,7 +9,7 @@ use api::{
     reasons,
 };
 use controller_core::{
-    mirror,
+    mirror::mirrored,
     placement::{self, Demand, Placement},
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, Destination, Intent, build_grant, run_key},
@@ -52,6 +52,9 @@ pub enum WorkflowError {
     /// The receipt could not be made.
     #[error("make the receipt")]
     Receipt(#[from] crypto::receipt::Error),
+    /// The mirrored text could not be signed.
+    #[error("sign the mirrored text")]
+    Mirror(#[from] crypto::key::Error),
 }
 
 /// Brings one workflow a step further.
@@ -467,7 +470,6 @@ async fn write_conclusion(
     workflow: &MamlWorkflow,
     status: MamlWorkflowStatus,
 ) -> Result<(), CallError> {
-    let uid = workflow.uid().unwrap_or_default();
     match apply_status(&scope.context.client, workflow, &status, None).await {
         // Deleted meanwhile: the receipt is there, and that is all that is left to be said.
         Err(error) if error.is_not_found() || error.is_conflict() => {}
@@ -475,8 +477,8 @@ async fn write_conclusion(
             other?;
         }
     }
-    let (created, uid_turn) = turn(workflow);
-    scope.context.triggers.stop_waiting(created, &uid_turn);
+    let (created, uid) = turn(workflow);
+    scope.context.triggers.stop_waiting(created, &uid);
     scope
         .context
         .runs
@@ -564,10 +566,7 @@ async fn store_receipt(
     let statement = crypto::receipt::statement(&claim)?;
     let envelope = crypto::receipt::sign(&statement, &signer.key)?;
     context.metrics.signatures.with_label_values(&["receipt"]).inc();
-    let mu = mirror::prepare(finished.document, &claim, now).and_then(|mirror| {
-        let signature = signer.key.sign(&mirror.signed_bytes()).ok()?;
-        Some(mirror.with_signature(&signature))
-    });
+    let mu = mirrored(finished.document, &claim, now, |bytes| signer.key.sign(bytes))?;
     let receipt = build_receipt(finished, &claim, &envelope, mu);
     let reference = |stored: &MuReceipt| ReceiptRef {
         name: stored.name_any(),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MuReceipt};
 use controller_core::document::{Accepted, Refusal};
+use controller_core::mirror::mirrored;
 use controller_core::receipt::{
     COMMAND_LINE, Finished, Signatory, build_claim, build_receipt, refusal_failure,
 };
+use controller_core::run;
 use controller_core::run::{Destination, Ending, Intent, Record, build_grant, judge};
 use controller_core::specification::Files;
-use controller_core::{mirror, run};
 use crypto::attestation::RunError;
 use crypto::{DigestSet, SigningKey, Suite};
 use jiff::Timestamp;
@@ -219,12 +220,7 @@ impl<'a> Submitted<'a> {
         );
         let statement = crypto::receipt::statement(&claim).map_err(|cause| unsigned(&cause))?;
         let envelope = crypto::receipt::sign(&statement, key).map_err(|cause| unsigned(&cause))?;
-        let mirrored = mirror::prepare(finished.document, &claim, now)
-            .map(|mirror| {
-                let signature = key.sign(&mirror.signed_bytes())?;
-                Ok::<_, crypto::key::Error>(mirror.with_signature(&signature))
-            })
-            .transpose()
+        let mirrored = mirrored(finished.document, &claim, now, |bytes| key.sign(bytes))
             .map_err(|cause| unsigned(&cause))?;
         Ok(build_receipt(finished, &claim, &envelope, mirrored))
     }
