@@ -9,6 +9,7 @@ mod causes;
 mod certificates;
 mod client;
 mod clock;
+mod conclusion;
 mod connection;
 mod context;
 mod controllers;
