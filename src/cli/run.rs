@@ -17,7 +17,6 @@ use crypto::attestation::{BlockState, RunError};
 use jiff::Timestamp;
 use sandbox::execution::{Happening, Outcome};
 use sandbox::job::Job;
-use sandbox::stream::Stream;
 use sandbox::zygote::Ready;
 use serde_json::{Map, Value};
 use tokio::sync::watch as channel;
@@ -226,8 +225,7 @@ async fn carry_out(args: &Args, sandbox: &Sandbox, job: &Job) -> Outcome {
         let running = sandbox.run(job, stopped, |happening| match happening {
             Happening::Began(index) => progress.began(index),
             Happening::Ended(..) => {}
-            Happening::Printed(Stream::Stdout, data) => progress.printed(0, &data),
-            Happening::Printed(Stream::Stderr, data) => progress.printed(1, &data),
+            Happening::Printed(stream, data) => progress.printed(stream, &data),
         });
         tokio::pin!(running);
         loop {

@@ -4,6 +4,7 @@
 //! never holds up a run: lines that do not fit the queue are dropped and counted.
 
 use jiff::Timestamp;
+use sandbox::lines::Lines;
 use sandbox::stream::Stream;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -14,7 +15,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const QUEUE: usize = 4096;
-const LONGEST_LINE: usize = 16 * 1024;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -25,11 +25,11 @@ struct Entry<'a> {
     line: &'a str,
 }
 
-/// Cuts one stream of one run into lines and writes them.
+/// Writes the lines of one stream of one run.
 pub struct Journal {
     run_id: Arc<str>,
     stream: Stream,
-    partial: Vec<u8>,
+    lines: Lines,
 }
 
 impl Journal {
@@ -38,47 +38,26 @@ impl Journal {
         Self {
             run_id,
             stream,
-            partial: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
     /// Takes what the stream gave next.
-    pub fn take(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            let room = LONGEST_LINE - self.partial.len();
-            let window = &data[..data.len().min(room)];
-            if let Some(end) = window.iter().position(|&byte| byte == b'\n') {
-                self.partial.extend(&data[..end]);
-                data = &data[end + 1..];
-                self.write();
-            } else {
-                self.partial.extend(window);
-                data = &data[window.len()..];
-                if self.partial.len() == LONGEST_LINE {
-                    self.write();
-                }
-            }
-        }
+    pub fn take(&mut self, data: &[u8]) {
+        self.lines
+            .take(data, |line| write(&self.run_id, self.stream, line));
     }
 
     /// Writes what is left without a newline.
     pub fn finish(&mut self) {
-        if !self.partial.is_empty() {
-            self.write();
-        }
+        self.lines.finish(|line| write(&self.run_id, self.stream, line));
     }
+}
 
-    fn write(&mut self) {
-        let text = encode(
-            &self.run_id,
-            self.stream,
-            &String::from_utf8_lossy(&self.partial),
-            Timestamp::now(),
-        );
-        self.partial.clear();
-        if queue().try_send(Task::Write(text)).is_err() {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
-        }
+fn write(run_id: &str, stream: Stream, line: &[u8]) {
+    let text = encode(run_id, stream, &String::from_utf8_lossy(line), Timestamp::now());
+    if queue().try_send(Task::Write(text)).is_err() {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -87,7 +66,7 @@ fn encode(run_id: &str, stream: Stream, line: &str, timestamp: Timestamp) -> Str
         timestamp,
         run_id,
         stream,
-        line: line.strip_suffix('\r').unwrap_or(line),
+        line,
     };
     let json = serde_json::to_string(&entry).expect("text and a time always serialise");
     let mut escaped = String::with_capacity(json.len() + 1);

@@ -12,6 +12,7 @@ pub mod execution;
 pub mod folder;
 pub mod job;
 mod limit;
+pub mod lines;
 mod lookout;
 pub mod outputs;
 pub mod policy;

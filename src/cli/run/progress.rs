@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sandbox::lines::Lines;
+use sandbox::stream::Stream;
 
 use crate::output;
 
 const TICK: Duration = Duration::from_millis(100);
-/// A line without end is shown in parts.
-const LONGEST_LINE: usize = 16 * 1024;
 
 /// Shows a run.
 pub struct Progress {
     bar: ProgressBar,
     blocks: Vec<String>,
-    /// What the program printed behind its last line end, of each stream.
-    partial: [Vec<u8>; 2],
+    /// What the program prints on stdout and on stderr.
+    lines: [Lines; 2],
     quiet: bool,
 }
 
@@ -36,7 +36,7 @@ impl Progress {
         Self {
             bar,
             blocks,
-            partial: [Vec::new(), Vec::new()],
+            lines: Default::default(),
             quiet,
         }
     }
@@ -49,30 +49,19 @@ impl Progress {
         }
     }
 
-    /// The program printed something on its stream 0 (stdout) or 1 (stderr).
-    pub fn printed(&mut self, stream: usize, data: &[u8]) {
-        let partial = &mut self.partial[stream];
-        for &byte in data {
-            if byte == b'\n' || byte == b'\r' || partial.len() == LONGEST_LINE {
-                let line = std::mem::take(partial);
-                // A carriage return before a line end, or one that draws progress anew.
-                if byte == b'\n' || !line.is_empty() {
-                    show(&self.bar, self.quiet, &line);
-                }
-                if byte == b'\n' || byte == b'\r' {
-                    continue;
-                }
-            }
-            partial.push(byte);
-        }
+    /// The program printed something.
+    pub fn printed(&mut self, stream: Stream, data: &[u8]) {
+        let lines = match stream {
+            Stream::Stdout => &mut self.lines[0],
+            Stream::Stderr => &mut self.lines[1],
+        };
+        lines.take(data, |line| show(&self.bar, self.quiet, line));
     }
 
     /// The run is over: what was printed without a line end, and no progress any more.
     pub fn finish(mut self) {
-        for partial in &mut self.partial {
-            if !partial.is_empty() {
-                show(&self.bar, self.quiet, &std::mem::take(partial));
-            }
+        for lines in &mut self.lines {
+            lines.finish(|line| show(&self.bar, self.quiet, line));
         }
         self.bar.finish_and_clear();
     }
@@ -80,7 +69,9 @@ impl Progress {
 
 fn show(bar: &ProgressBar, quiet: bool, line: &[u8]) {
     if !quiet {
+        // Of a line that was drawn anew again and again, the last state counts.
+        let last = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line);
         // What the program prints may not control the terminal.
-        bar.suspend(|| output::note(output::harmless(&String::from_utf8_lossy(line))));
+        bar.suspend(|| output::note(output::harmless(&String::from_utf8_lossy(last))));
     }
 }

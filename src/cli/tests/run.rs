@@ -191,6 +191,17 @@ fn outputs_that_break_their_schema_are_an_error() {
 }
 
 #[test]
+fn lines_that_a_program_draws_anew_are_shown_once() {
+    let home = Home::new();
+    home.write(
+        "a.maml.md",
+        &python("print('10 %\\r20 %', end='\\r\\n')\nprint('end', end='')"),
+    );
+    let shown = text(&home.run(&["a.maml.md"]));
+    assert!(shown.contains("\n20 %\nend\n"), "{shown:?}");
+}
+
+#[test]
 fn warnings_are_told_and_do_not_keep_a_document_from_running() {
     let home = Home::new();
     home.write(
