@@ -2,10 +2,10 @@
 
 use crate::Suite;
 use crate::digest::{is_hex32, sha256_hex};
+use crate::kem::KemSuite;
+use crate::pem;
 use aws_lc_rs::encoding::AsRawBytes;
 use aws_lc_rs::signature::{self, KeyPair, ParsedPublicKey, PqdsaKeyPair};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use std::fmt;
 use std::str::FromStr;
@@ -36,6 +36,9 @@ pub enum Error {
     /// Not a key id.
     #[error("a key id is 64 lower-case hexadecimal digits")]
     KeyId,
+    /// The library could not make a key pair, encapsulate or decapsulate.
+    #[error("make or use a key of {0}")]
+    Encapsulation(KemSuite),
     /// The signature is not valid for this key and message.
     #[error("the signature is not valid under key {0}")]
     Signature(KeyId),
@@ -46,6 +49,11 @@ pub enum Error {
 pub struct KeyId(String);
 
 impl KeyId {
+    /// The name of the key with this SubjectPublicKeyInfo.
+    pub(crate) fn of_spki(der: &[u8]) -> Self {
+        Self(sha256_hex(der))
+    }
+
     /// The 64 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -184,19 +192,13 @@ impl VerifyingKey {
             suite,
             parsed,
             spki: der.into(),
-            id: KeyId(sha256_hex(der)),
+            id: KeyId::of_spki(der),
         })
     }
 
     /// Reads one PEM block `PUBLIC KEY`, with nothing but white space around it.
-    pub fn from_spki_pem(pem: &str) -> Result<Self, Error> {
-        let body = pem
-            .trim()
-            .strip_prefix(PEM_BEGIN)
-            .and_then(|rest| rest.strip_suffix(PEM_END))
-            .ok_or(Error::Pem)?;
-        let text: String = body.split_ascii_whitespace().collect();
-        Self::from_spki_der(&STANDARD.decode(text).map_err(|_| Error::Pem)?)
+    pub fn from_spki_pem(text: &str) -> Result<Self, Error> {
+        Self::from_spki_der(&pem::decode("PUBLIC KEY", text).ok_or(Error::Pem)?)
     }
 
     /// Reads the suite's raw encoding of a public key.
@@ -211,20 +213,7 @@ impl VerifyingKey {
 
     /// The SubjectPublicKeyInfo as PEM, lines of 64 characters, newline at the end.
     pub fn spki_pem(&self) -> String {
-        let text = STANDARD.encode(&self.spki);
-        let mut pem = String::with_capacity(text.len() + text.len() / 64 + 64);
-        pem.push_str(PEM_BEGIN);
-        pem.push('\n');
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (line, tail) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = tail;
-        }
-        pem.push_str(PEM_END);
-        pem.push('\n');
-        pem
+        pem::encode("PUBLIC KEY", &self.spki).to_string()
     }
 
     /// The key's name.
@@ -258,9 +247,6 @@ impl PartialEq for VerifyingKey {
 }
 
 impl Eq for VerifyingKey {}
-
-const PEM_BEGIN: &str = "-----BEGIN PUBLIC KEY-----";
-const PEM_END: &str = "-----END PUBLIC KEY-----";
 
 #[cfg(test)]
 mod tests {

@@ -13,8 +13,10 @@ pub mod digest;
 pub mod dsse;
 pub mod grant;
 mod json;
+pub mod kem;
 pub mod key;
 pub mod key_statement;
+mod pem;
 mod pkcs8;
 pub mod receipt;
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub mod verify;
 
 pub use digest::DigestSet;
 pub use dsse::Envelope;
+pub use kem::KemSuite;
 pub use key::{KeyId, SigningKey, VerifyingKey};
 pub use key_statement::{KeyPurpose, KeyStatement};
 pub use suite::Suite;

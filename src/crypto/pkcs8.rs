@@ -1,38 +1,22 @@
 //! Private keys in files: PKCS #8 that holds the seed alone (RFC 9881, section 6), as PEM. OpenSSL 3.5 reads it too.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::key::{Error, SigningKey};
+use crate::pem;
 use crate::suite::Suite;
-
-const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
-const END: &str = "-----END PRIVATE KEY-----";
 
 impl SigningKey {
     /// The key as one PEM block, newline at the end. For storage that only its owner can read.
     pub fn pkcs8_pem(&self) -> Zeroizing<String> {
         let der = Zeroizing::new([self.suite().pkcs8_prefix(), self.seed().as_slice()].concat());
-        // 54 bytes of DER are 72 characters: two lines.
-        let text = Zeroizing::new(STANDARD.encode(der.as_slice()));
-        let (first, rest) = text.split_at(64.min(text.len()));
-        Zeroizing::new(format!("{BEGIN}\n{first}\n{rest}\n{END}\n"))
+        pem::encode("PRIVATE KEY", &der)
     }
 
     /// Reads one PEM block `PRIVATE KEY` of a known suite, with nothing but white space around it. Expanded private keys
     /// are refused: a seed can be checked, they cannot.
-    pub fn from_pkcs8_pem(pem: &str) -> Result<Self, Error> {
-        let body = pem
-            .trim()
-            .strip_prefix(BEGIN)
-            .and_then(|rest| rest.strip_suffix(END))
-            .ok_or(Error::Pkcs8)?;
-        let text: Zeroizing<String> = Zeroizing::new(body.split_ascii_whitespace().collect());
-        let der = STANDARD
-            .decode(text.as_bytes())
-            .map(Zeroizing::new)
-            .map_err(|_| Error::Pkcs8)?;
+    pub fn from_pkcs8_pem(text: &str) -> Result<Self, Error> {
+        let der = pem::decode("PRIVATE KEY", text).ok_or(Error::Pkcs8)?;
         let suite = Suite::MlDsa87;
         let seed = der.strip_prefix(suite.pkcs8_prefix()).ok_or(Error::Pkcs8)?;
         Self::from_seed(suite, seed.try_into().map_err(|_| Error::Pkcs8)?)
