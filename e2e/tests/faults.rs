@@ -213,7 +213,7 @@ async fn a_run_whose_head_is_lost_is_tried_again_on_another() {
         head.spec.replicas = 2;
         heads::start(space, head).await;
         space
-            .create_object(&runs::workflow("moved", documents::lasting(3)))
+            .create_object(&runs::workflow("moved", documents::lasting(8)))
             .await;
         let running = runs::running(space, "moved").await;
         let lost = runs::status(&running).head.unwrap();
