@@ -381,6 +381,7 @@ fn put_to_use(context: &Context, policy: &str, key: SigningKey, statements: &[En
     };
     let signer = Signer {
         statement: statement.to_json().into_bytes(),
+        root_statements: Vec::new(),
         key,
     };
     let root_pem = keys.root().spki_pem();

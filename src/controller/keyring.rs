@@ -13,6 +13,8 @@ pub struct Signer {
     pub key: SigningKey,
     /// The root's statement about it: an envelope, JSON.
     pub statement: Vec<u8>,
+    /// Statements of roots about one another, since the first roll-over: envelopes, JSON.
+    pub root_statements: Vec<Vec<u8>>,
 }
 
 /// The published bundle, verified.

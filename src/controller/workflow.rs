@@ -366,6 +366,7 @@ fn build_request(
     Ok(RunRequest {
         grant: grant.to_json().into_bytes(),
         key_statement: signer.statement.clone(),
+        root_statements: signer.root_statements.clone(),
         document: start.source.clone(),
         inputs: start.accepted.inputs.clone(),
         specifications: start

@@ -3,7 +3,6 @@
 //! A ciphertext that was changed decapsulates to another secret without an error (implicit rejection): whoever uses a
 //! secret must confirm it, as seals and streams do by their key commitments.
 
-use crate::digest::sha256_hex;
 use crate::key::{Error, KeyId};
 use crate::pem;
 use oqs::kem::{Algorithm, Kem};
@@ -237,6 +236,7 @@ fn coefficients_are_reduced(raw: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::sha256_hex;
     use aws_lc_rs::kem::{Ciphertext, ML_KEM_1024};
 
     fn key(seed: u8) -> DecapsulationKey {

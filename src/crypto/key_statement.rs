@@ -2,8 +2,8 @@
 
 use crate::dsse::{self, Envelope};
 use crate::json;
-use crate::key::{self, KeyId, SigningKey, VerifyingKey};
-use crate::suite::Suite;
+use crate::key::{self, KeyId, SigningKey};
+use crate::public_key::{KeySuite, PublicKey};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,7 +34,7 @@ pub enum Error {
         /// The id in the statement.
         named: KeyId,
         /// The suite in the statement.
-        suite: Suite,
+        suite: KeySuite,
         /// The id of the public key in the statement.
         actual: KeyId,
     },
@@ -47,7 +47,7 @@ pub enum KeyPurpose {
     Signing,
     /// Opens sealed inputs.
     Sealing,
-    /// Authenticates streams.
+    /// Agrees on the keys of streams.
     Session,
 }
 
@@ -69,13 +69,16 @@ pub struct KeyStatement {
     #[serde(rename = "_type")]
     pub type_: String,
     /// The suite of the key.
-    pub suite: Suite,
+    pub suite: KeySuite,
     /// The key's id.
     pub key_id: KeyId,
     /// The public key: SubjectPublicKeyInfo, PEM.
     pub public_key: String,
     /// What the key may be used for.
     pub purpose: KeyPurpose,
+    /// The namespace that it serves; without one, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// From when on its signatures count.
     pub not_before: Timestamp,
     /// Until when its signatures count; without one, until a later statement says otherwise.
@@ -91,19 +94,21 @@ pub struct KeyStatement {
 impl KeyStatement {
     /// A statement about `key`, not yet signed.
     pub fn about(
-        key: &VerifyingKey,
+        key: impl Into<PublicKey>,
         purpose: KeyPurpose,
         not_before: Timestamp,
         not_after: Option<Timestamp>,
         predecessor: Option<KeyId>,
         fencing_token: u64,
     ) -> Self {
+        let key = key.into();
         Self {
             type_: TYPE.to_owned(),
             suite: key.suite(),
             key_id: key.key_id().clone(),
             public_key: key.spki_pem(),
             purpose,
+            namespace: None,
             not_before,
             not_after,
             predecessor,
@@ -118,12 +123,12 @@ impl KeyStatement {
     }
 
     /// Believes `envelope` if `root` signed it and what it says of its key is true.
-    pub fn verify(envelope: &Envelope, root: &VerifyingKey) -> Result<Self, Error> {
+    pub fn verify(envelope: &Envelope, root: &key::VerifyingKey) -> Result<Self, Error> {
         let statement: Self = json::from_slice(envelope.open(PAYLOAD_TYPE, root)?).map_err(Error::Format)?;
         if statement.type_ != TYPE {
             return Err(Error::Type(statement.type_));
         }
-        let key = statement.verifying_key()?;
+        let key = statement.public_key()?;
         if *key.key_id() != statement.key_id || key.suite() != statement.suite {
             return Err(Error::KeyMismatch {
                 named: statement.key_id,
@@ -135,8 +140,8 @@ impl KeyStatement {
     }
 
     /// The public key that the statement is about.
-    pub fn verifying_key(&self) -> Result<VerifyingKey, Error> {
-        VerifyingKey::from_spki_pem(&self.public_key).map_err(Error::PublicKey)
+    pub fn public_key(&self) -> Result<PublicKey, Error> {
+        PublicKey::from_spki_pem(self.suite, &self.public_key).map_err(Error::PublicKey)
     }
 
     /// Whether a signature made at `time` counts.
@@ -148,6 +153,7 @@ impl KeyStatement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::Suite;
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_seed(Suite::MlDsa87, &[seed; 32]).unwrap()
@@ -175,7 +181,7 @@ mod tests {
         let envelope = statement(&signing).sign(&root).unwrap();
         let read = KeyStatement::verify(&envelope, root.verifying_key()).unwrap();
         assert_eq!(read, statement(&signing));
-        assert_eq!(&read.verifying_key().unwrap(), signing.verifying_key());
+        assert_eq!(read.public_key().unwrap(), signing.verifying_key().into());
         assert!(KeyStatement::verify(&envelope, signing.verifying_key()).is_err());
     }
 

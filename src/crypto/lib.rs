@@ -18,7 +18,11 @@ pub mod key;
 pub mod key_statement;
 mod pem;
 mod pkcs8;
+mod public_key;
 pub mod receipt;
+pub mod revocation;
+pub mod root_statement;
+pub mod roots;
 #[cfg(test)]
 #[path = "tests/sample/receipt.rs"]
 mod sample;
@@ -31,4 +35,5 @@ pub use dsse::Envelope;
 pub use kem::KemSuite;
 pub use key::{KeyId, SigningKey, VerifyingKey};
 pub use key_statement::{KeyPurpose, KeyStatement};
+pub use public_key::{KeySuite, PublicKey};
 pub use suite::Suite;

@@ -9,7 +9,7 @@ use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
 use crate::grant::Grant;
 use crate::key::{KeyId, VerifyingKey};
-use crate::key_statement::KeyPurpose;
+use crate::key_statement::KeyStatement;
 use crate::receipt::{self, RunFigures, Statement};
 use crate::trust::{Bundle, Error as TrustError, TrustedKey, TrustedKeys};
 use jiff::Timestamp;
@@ -244,10 +244,7 @@ fn check_trust<'a>(
 ) -> Option<&'a TrustedKeys> {
     match trusted {
         Ok(trusted) => {
-            report.pass(
-                "root",
-                format!("{} {}", trusted.root().suite(), trusted.root().key_id()),
-            );
+            report.pass("root", root_detail(trusted));
             report.pass(
                 "bundle",
                 format!(
@@ -257,7 +254,7 @@ fn check_trust<'a>(
             );
             Some(trusted)
         }
-        Err(error @ TrustError::Statement { .. }) => {
+        Err(error @ (TrustError::Statement { .. } | TrustError::Revocation { .. })) => {
             report.fail("bundle", chain(error), Verdict::UntrustedKey);
             None
         }
@@ -268,51 +265,69 @@ fn check_trust<'a>(
     }
 }
 
-fn check_key<'a>(
-    report: &mut Report,
-    envelope: &Envelope,
-    trusted: &'a TrustedKeys,
-) -> Option<&'a TrustedKey> {
+fn root_detail(trusted: &TrustedKeys) -> String {
+    let (root, anchor) = (trusted.root(), trusted.anchor());
+    if root == anchor {
+        format!("{} {}", root.suite(), root.key_id())
+    } else {
+        format!(
+            "{} {}, which {} leads to",
+            root.suite(),
+            root.key_id(),
+            anchor.key_id()
+        )
+    }
+}
+
+fn check_key<'a>(report: &mut Report, envelope: &Envelope, trusted: &'a TrustedKeys) -> Option<Signer<'a>> {
     let name = "key";
-    let Some(signer) = trusted.find(envelope.key_id()) else {
+    let Some(found) = trusted.find(envelope.key_id()) else {
         let detail = format!("the root vouches for no key `{}`", envelope.key_id());
         report.fail(name, detail, Verdict::UntrustedKey);
         return None;
     };
-    let purpose = signer.statement.purpose;
-    if purpose != KeyPurpose::Signing {
+    let Some(key) = found.signing() else {
+        let purpose = found.statement.purpose;
         report.fail(
             name,
             format!("key {} is for {purpose}, not for signing", envelope.key_id()),
             Verdict::UntrustedKey,
         );
         return None;
-    }
+    };
     report.pass(name, format!("the root vouches for {}", envelope.key_id()));
-    Some(signer)
+    Some(Signer { trusted: found, key })
+}
+
+/// A key that may sign receipts.
+#[derive(Clone, Copy)]
+struct Signer<'a> {
+    trusted: &'a TrustedKey,
+    key: &'a VerifyingKey,
 }
 
 fn check_signature(
     report: &mut Report,
     envelope: &Envelope,
-    signer: &TrustedKey,
+    signer: Signer<'_>,
     trusted: &TrustedKeys,
 ) -> bool {
     let name = "signature";
     let suite = signer.key.suite();
-    if envelope.verify(&signer.key).is_ok() {
+    if envelope.verify(signer.key).is_ok() {
         report.pass(name, format!("{suite} over the pre-authentication encoding"));
         return true;
     }
     let actual = trusted
         .iter()
-        .find(|other| other.key != signer.key && envelope.verify(&other.key).is_ok());
+        .filter_map(|other| other.key.as_verifying())
+        .find(|other| *other != signer.key && envelope.verify(other).is_ok());
     match actual {
         Some(actual) => {
             let detail = format!(
                 "the envelope names key {}, but {} signed it",
                 envelope.key_id(),
-                actual.key.key_id()
+                actual.key_id()
             );
             report.fail("key", detail, Verdict::UntrustedKey);
         }
@@ -325,7 +340,7 @@ fn check_signature(
     false
 }
 
-fn check_statement(report: &mut Report, envelope: &Envelope, signer: &TrustedKey) -> Option<Statement> {
+fn check_statement(report: &mut Report, envelope: &Envelope, signer: Signer<'_>) -> Option<Statement> {
     let statement = match receipt::parse(envelope) {
         Ok(statement) => statement,
         Err(error) => {
@@ -350,12 +365,12 @@ fn check_statement(report: &mut Report, envelope: &Envelope, signer: &TrustedKey
         format!("the signed bytes name key {}", internal.key_id.short()),
         Verdict::UntrustedKey,
     );
-    check_validity(report, signer, internal.signed_at);
+    check_validity(report, &signer.trusted.statement, internal.signed_at);
+    check_revocation(report, signer.trusted, internal.signed_at);
     Some(statement)
 }
 
-fn check_validity(report: &mut Report, signer: &TrustedKey, signed_at: Timestamp) {
-    let statement = &signer.statement;
+fn check_validity(report: &mut Report, statement: &KeyStatement, signed_at: Timestamp) {
     let end = statement
         .not_after
         .map_or_else(|| "further notice".to_owned(), |end| end.to_string());
@@ -368,6 +383,23 @@ fn check_validity(report: &mut Report, signer: &TrustedKey, signed_at: Timestamp
         ),
         Verdict::UntrustedKey,
     );
+}
+
+/// Whoever holds a key writes any time into what he signs: a revocation without a beginning spares nothing.
+fn check_revocation(report: &mut Report, key: &TrustedKey, time: Timestamp) {
+    let (passed, detail) = match &key.revocation {
+        None => (true, "no root has revoked the key".to_owned()),
+        Some(revocation) => {
+            let spared = revocation.spares(time);
+            let verb = if spared { "counts" } else { "does not count" };
+            let id = key.statement.key_id.short();
+            (
+                spared,
+                format!("key {id} was {revocation}: what it signed at {time} {verb}"),
+            )
+        }
+    };
+    report.check("revocation", passed, detail, Verdict::UntrustedKey);
 }
 
 /// The two records of the run, against one another and against the receipt.
@@ -458,16 +490,18 @@ fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<(Gr
     let Some(envelope) = statement.grant().map_err(|error| chain(&error))? else {
         return Ok(None);
     };
-    let signer = trusted
-        .find(envelope.key_id())
-        .filter(|signer| signer.statement.purpose == KeyPurpose::Signing)
-        .ok_or_else(|| {
-            format!(
-                "the root vouches for no signing key `{}` of the grant",
-                envelope.key_id()
-            )
-        })?;
-    let grant = Grant::verify(&envelope, &signer.key).map_err(|error| chain(&error))?;
+    let unknown = || {
+        format!(
+            "the root vouches for no signing key `{}` of the grant",
+            envelope.key_id()
+        )
+    };
+    let signer = trusted.find(envelope.key_id()).ok_or_else(unknown)?;
+    let grant =
+        Grant::verify(&envelope, signer.signing().ok_or_else(unknown)?).map_err(|error| chain(&error))?;
+    if let Some(revocation) = signer.revoked_at(grant.not_before) {
+        return Err(format!("the grant's key was {revocation}"));
+    }
     // Overlap, not containment: a controller may date a grant back a little, for heads whose clocks run late.
     let statement = &signer.statement;
     let ended = statement.not_after.is_some_and(|end| end < grant.not_before);
@@ -608,6 +642,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::KeyStatement;
+    use crate::key_statement::KeyPurpose;
     use crate::sample::{self, Sample, key};
 
     fn judge(sample: &Sample, file: &[u8]) -> Report {
@@ -658,6 +693,7 @@ mod tests {
                 "suite",
                 "signer",
                 "validity",
+                "revocation",
                 "result",
                 "grant",
                 "attestation",

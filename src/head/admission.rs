@@ -2,7 +2,8 @@
 
 use crate::tls::chain;
 use crypto::grant::Grant;
-use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
+use crypto::roots::Roots;
+use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, PublicKey, VerifyingKey};
 use head_proto::{RunRequest, SpecificationFile};
 use jiff::{SignedDuration, Timestamp};
 use maml::Severity;
@@ -23,7 +24,7 @@ pub enum Refusal {
     Unreadable(&'static str, #[source] crypto::dsse::Error),
     /// The root does not vouch for the key.
     #[error("the key statement is not believed")]
-    KeyStatement(#[source] crypto::key_statement::Error),
+    KeyStatement(#[source] crypto::roots::Error),
     /// The key is for something else, or not valid now.
     #[error("the key that signed the grant is no signing key that is valid now")]
     Key,
@@ -98,11 +99,15 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
     let statement =
         Envelope::from_json(&request.key_statement).map_err(|e| Refusal::Unreadable("key statement", e))?;
     let envelope = Envelope::from_json(&request.grant).map_err(|e| Refusal::Unreadable("grant", e))?;
-    let statement = KeyStatement::verify(&statement, root).map_err(Refusal::KeyStatement)?;
+    let statement = believed_roots(request, root)?
+        .key_statement(&statement)
+        .map_err(Refusal::KeyStatement)?;
     if statement.purpose != KeyPurpose::Signing {
         return Err(Refusal::Key);
     }
-    let key = statement.verifying_key().map_err(Refusal::KeyStatement)?;
+    let Ok(PublicKey::Verifying(key)) = statement.public_key() else {
+        return Err(Refusal::Key);
+    };
     let grant = Grant::verify(&envelope, &key).map_err(Refusal::Grant)?;
     if !valid_around(&statement, grant.not_before) {
         return Err(Refusal::Key);
@@ -132,6 +137,16 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
         digest: DigestSet::of(envelope.payload()),
         grant,
     })
+}
+
+/// The pinned root, and those that have succeeded it since this head began.
+fn believed_roots(request: &RunRequest, pinned: &VerifyingKey) -> Result<Roots, Refusal> {
+    let statements = request
+        .root_statements
+        .iter()
+        .map(|json| Envelope::from_json(json).map_err(|e| Refusal::Unreadable("root statement", e)))
+        .collect::<Result<Vec<_>, _>>()?;
+    Roots::follow(pinned, &statements).map_err(Refusal::KeyStatement)
 }
 
 /// Each of those that are granted, once, and no other.

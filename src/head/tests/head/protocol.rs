@@ -2,7 +2,8 @@
 
 use crate::testbed::{Authority, Testbed, connect, document};
 use crypto::attestation::{BlockState, Outcome};
-use crypto::{DigestSet, KeyPurpose, KeyStatement};
+use crypto::root_statement::RootStatement;
+use crypto::{DigestSet, KeyPurpose, KeyStatement, SigningKey, Suite};
 use head_proto::run_event::Event;
 use head_proto::{BlockState as State, CancelRequest, ResumeRequest, SpecificationFile, WatchRequest};
 use jiff::{SignedDuration, Timestamp};
@@ -138,6 +139,18 @@ async fn grants_that_do_not_hold_are_refused_before_anything_runs() {
         head.send(sealing).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+
+    let mut succeeded = head.request(&head.grant(&text, "{}"), &text, "{}");
+    let successor = SigningKey::generate(Suite::MlDsa87).unwrap();
+    let statement = KeyStatement::about(about, KeyPurpose::Signing, now, None, None, 1);
+    succeeded.key_statement = statement.sign(&successor).unwrap().to_json().into_bytes();
+    assert_eq!(
+        head.send(succeeded.clone()).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    let [forward, back] = RootStatement::roll_over(&head.root, &successor, now).unwrap();
+    succeeded.root_statements = vec![back.to_json().into_bytes(), forward.to_json().into_bytes()];
+    head.finish(head.send(succeeded).await.unwrap()).await;
 
     let mut newer = good.clone();
     newer.fencing_token = 7;

@@ -248,6 +248,7 @@ impl Testbed {
         RunRequest {
             grant: grant.sign(&self.signing).unwrap().to_json().into_bytes(),
             key_statement: self.statement.to_json().into_bytes(),
+            root_statements: Vec::new(),
             document: document.as_bytes().to_vec(),
             inputs: inputs.as_bytes().to_vec(),
             specifications: vec![],
