@@ -7,6 +7,7 @@ pub mod document;
 pub mod head_plan;
 pub mod head_pod;
 pub mod key_plan;
+pub mod key_ring;
 pub mod mirror;
 pub mod placement;
 pub mod receipt;

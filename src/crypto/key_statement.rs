@@ -128,15 +128,33 @@ impl KeyStatement {
         if statement.type_ != TYPE {
             return Err(Error::Type(statement.type_));
         }
-        let key = statement.public_key()?;
-        if *key.key_id() != statement.key_id || key.suite() != statement.suite {
-            return Err(Error::KeyMismatch {
-                named: statement.key_id,
-                suite: statement.suite,
-                actual: key.key_id().clone(),
-            });
-        }
+        statement.check()?;
         Ok(statement)
+    }
+
+    /// Whether id and suite are those of the public key beside them.
+    pub fn check(&self) -> Result<(), Error> {
+        let key = self.public_key()?;
+        if *key.key_id() == self.key_id && key.suite() == self.suite {
+            Ok(())
+        } else {
+            Err(Error::KeyMismatch {
+                named: self.key_id.clone(),
+                suite: self.suite,
+                actual: key.key_id().clone(),
+            })
+        }
+    }
+
+    /// The key that the statement in `envelope` claims to be about, whoever signed it: for finding it, not for belief.
+    pub fn claimed_key(envelope: &Envelope) -> Option<KeyId> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Claim {
+            key_id: KeyId,
+        }
+        let claim: Claim = serde_json::from_slice(envelope.payload()).ok()?;
+        Some(claim.key_id)
     }
 
     /// The public key that the statement is about.

@@ -119,6 +119,20 @@ impl Bundle {
         }
     }
 
+    /// With the statements of its pages, which are older. A statement that stands in both is taken once.
+    #[must_use]
+    pub fn with_pages(mut self, pages: impl IntoIterator<Item = Self>) -> Self {
+        let mut statements: Vec<Envelope> = pages.into_iter().flat_map(|page| page.statements).collect();
+        let paged = statements.len();
+        for statement in self.statements {
+            if !statements[..paged].contains(&statement) {
+                statements.push(statement);
+            }
+        }
+        self.statements = statements;
+        self
+    }
+
     /// Reads a bundle strictly; see [`Bundle::verify`] for what makes it trustworthy.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
         let bundle: Self = json::from_slice(json).map_err(Error::Format)?;
