@@ -708,6 +708,8 @@ mod tests {
         policy
     }
 
+    type Change = fn(&mut World);
+
     /// What is stored, and what a controller does with each step.
     struct World {
         policy: KeyRotationPolicy,
@@ -990,7 +992,6 @@ mod tests {
 
     #[test]
     fn uses_bytes_a_request_and_a_revocation_rotate_and_suspension_holds_all_but_the_last() {
-        type Change = fn(&mut World);
         let limits = serde_json::json!({"maxUses": 100, "maxBytes": 1000});
         let changes: [(&str, Change, bool); 4] = [
             ("uses", |world| world.usage.uses = 100, false),
@@ -1149,8 +1150,7 @@ mod tests {
             world.settle();
             world
         };
-        type Damage = fn(&mut World);
-        let damages: [(Damage, &str); 7] = [
+        let damages: [(Change, &str); 7] = [
             (|world| world.root = Stored::Missing, reasons::ROOT_UNAVAILABLE),
             (
                 |world| {

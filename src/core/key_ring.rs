@@ -1,7 +1,7 @@
 //! The keys of a policy as its Secret holds them, and the steps of a rotation on them. No IO and no randomness: new keys
 //! and the time are arguments, and what comes out is the Secret's whole new content.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::key_rotation_policy::Purpose;
@@ -209,11 +209,13 @@ impl KeyRing {
         self
     }
 
-    /// Without the statements about these keys: they are published elsewhere.
+    /// Without the statements about these keys, which are published elsewhere, unless they are still held.
     #[must_use]
-    pub fn without_statements(mut self, archived: &[KeyId]) -> Self {
-        self.statements
-            .retain(|one| KeyStatement::claimed_key(one).is_none_or(|id| !archived.contains(&id)));
+    pub fn without_statements(mut self, paged: &BTreeSet<KeyId>) -> Self {
+        let held: BTreeSet<_> = self.iter().map(|key| key.id().clone()).collect();
+        self.statements.retain(|one| {
+            KeyStatement::claimed_key(one).is_none_or(|id| held.contains(&id) || !paged.contains(&id))
+        });
         self
     }
 }

@@ -148,13 +148,12 @@ impl KeyStatement {
 
     /// The key that the statement in `envelope` claims to be about, whoever signed it: for finding it, not for belief.
     pub fn claimed_key(envelope: &Envelope) -> Option<KeyId> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Claim {
-            key_id: KeyId,
-        }
-        let claim: Claim = serde_json::from_slice(envelope.payload()).ok()?;
-        Some(claim.key_id)
+        Claim::of(envelope).map(|claim| claim.key_id)
+    }
+
+    /// The purpose that the statement in `envelope` claims for its key, whoever signed it.
+    pub fn claimed_purpose(envelope: &Envelope) -> Option<KeyPurpose> {
+        Claim::of(envelope).map(|claim| claim.purpose)
     }
 
     /// The public key that the statement is about.
@@ -165,6 +164,20 @@ impl KeyStatement {
     /// Whether a signature made at `time` counts.
     pub fn valid_at(&self, time: Timestamp) -> bool {
         self.not_before <= time && self.not_after.is_none_or(|end| time <= end)
+    }
+}
+
+/// What a statement says before anybody has verified it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    key_id: KeyId,
+    purpose: KeyPurpose,
+}
+
+impl Claim {
+    fn of(envelope: &Envelope) -> Option<Self> {
+        serde_json::from_slice(envelope.payload()).ok()
     }
 }
 

@@ -103,16 +103,23 @@ pub struct RootKey {
     pub public_key: String,
 }
 
+impl RootKey {
+    /// The public half of a root.
+    pub fn of(root: &VerifyingKey) -> Self {
+        Self {
+            key_id: root.key_id().clone(),
+            suite: root.suite(),
+            public_key: root.spki_pem(),
+        }
+    }
+}
+
 impl Bundle {
     /// A bundle of `root` with `statements`, oldest first.
     pub fn new(root: &VerifyingKey, statements: Vec<Envelope>) -> Self {
         Self {
             type_: TYPE.to_owned(),
-            root: RootKey {
-                key_id: root.key_id().clone(),
-                suite: root.suite(),
-                public_key: root.spki_pem(),
-            },
+            root: RootKey::of(root),
             statements,
             roots: Vec::new(),
             revocations: Vec::new(),
