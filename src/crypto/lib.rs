@@ -2,15 +2,18 @@
 //!
 //! The only crate that links C. liboqs makes signatures, AWS-LC decides whether they are valid: liboqs 0.13 skips a
 //! norm check of FIPS 204 in its AVX2 verification and accepts invalid signatures, so it is never asked.
-//! No clock, no files, no network: times come in as arguments, bytes come in as bytes.
+//! No clock, no network; times come in as arguments, bytes come in as bytes. No files, apart from the entropy sources
+//! that a caller names.
 
 // The sample of the tests names this crate as its dependents do.
 #[cfg(test)]
 extern crate self as crypto;
 
+mod algorithm;
 pub mod attestation;
 pub mod digest;
 pub mod dsse;
+pub mod entropy;
 pub mod grant;
 mod json;
 pub mod kem;
