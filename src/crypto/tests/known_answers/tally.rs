@@ -50,7 +50,12 @@ pub fn table(tallies: &[Tally]) -> String {
     let mut text =
         String::from("| set | right | wrong | skipped | why skipped |\n| --- | --- | --- | --- | --- |\n");
     let mut row = |set: &str, right: usize, wrong: usize, skipped: usize, why: &str| {
-        writeln!(text, "| {set} | {right} | {wrong} | {skipped} | {why} |").unwrap();
+        let why = if why.is_empty() {
+            String::new()
+        } else {
+            format!("{why} ")
+        };
+        writeln!(text, "| {set} | {right} | {wrong} | {skipped} | {why}|").unwrap();
     };
     for tally in tallies {
         let why: Vec<_> = tally
