@@ -1,7 +1,7 @@
 //! The keys in use, as the last reconcile of their policies found them. Without a published key nothing is signed.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -136,6 +136,14 @@ pub struct Trust {
     pub root_pem: String,
 }
 
+impl Trust {
+    /// The keys that are revoked.
+    fn revoked(&self) -> BTreeSet<KeyId> {
+        let revoked = self.keys.iter().filter(|key| key.revocation.is_some());
+        revoked.map(|key| key.statement.key_id.clone()).collect()
+    }
+}
+
 /// Names a policy: its namespace and its name.
 pub type PolicyName = (String, String);
 
@@ -145,6 +153,7 @@ pub struct Keyring {
     openers: RwLock<HashMap<PolicyName, Vec<Arc<Opener>>>>,
     trust: RwLock<Option<Arc<Trust>>>,
     used_up: watch::Sender<()>,
+    revoked: watch::Sender<()>,
 }
 
 impl Default for Keyring {
@@ -154,6 +163,7 @@ impl Default for Keyring {
             openers: RwLock::default(),
             trust: RwLock::default(),
             used_up: watch::Sender::new(()),
+            revoked: watch::Sender::new(()),
         }
     }
 }
@@ -188,7 +198,11 @@ impl Keyring {
 
     /// Takes note of the published bundle.
     pub fn publish(&self, trust: Trust) {
-        *write(&self.trust) = Some(Arc::new(trust));
+        let revoked = trust.revoked();
+        let before = write(&self.trust).replace(Arc::new(trust));
+        if before.is_some_and(|before| before.revoked() != revoked) {
+            self.revoked.send_replace(());
+        }
     }
 
     /// Puts a published key to use. Whether it is another than before.
@@ -231,6 +245,11 @@ impl Keyring {
     /// A new counter of one of the policies' keys.
     pub fn new_counter(&self, usage: Usage, marks: [Usage; 2]) -> Arc<Counter> {
         Arc::new(Counter::new(usage, marks, self.used_up.clone()))
+    }
+
+    /// Changes whenever a key is revoked: what it signed is to be verified again.
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
     }
 
     /// Changes whenever a key's limit on uses or bytes is near or reached.
