@@ -10,8 +10,9 @@ use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use rustls::ClientConfig;
 
 use crate::{
-    certificates::Authority, entropy::KeyMaker, events::Events, fleet::Fleet, identity::Identities,
-    keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings, triggers::Triggers,
+    certificates::Authority, clock::Clock, entropy::KeyMaker, events::Events, fleet::Fleet,
+    identity::Identities, keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings,
+    triggers::Triggers,
 };
 
 /// Shared by all reconciles of the process.
@@ -34,6 +35,8 @@ pub struct Context {
     pub offline_root: Option<VerifyingKey>,
     /// What makes keys.
     pub key_maker: KeyMaker,
+    /// The clocks that keys age by.
+    pub clock: Clock,
     /// Events for `kubectl describe`.
     pub events: Events,
     /// What the operator decides about all head pods.

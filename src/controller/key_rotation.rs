@@ -8,8 +8,8 @@ use api::{
     names, reasons,
 };
 use controller_core::{
-    bundle_edit::{Edit, edited, paged},
-    key_plan::{Keys, Observed, PAGE_AT, Plan, Step, Stored, Usage, plan},
+    bundle_edit::{Edit, continued, edited, paged},
+    key_plan::{Observed, PAGE_SIZE, Plan, Step, Stored, Usage, plan},
     key_ring::{Key, KeyRing},
 };
 use crypto::{
@@ -21,20 +21,27 @@ use crypto::{
     trust::Bundle,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use crate::{
     apply::{apply, apply_new, apply_status},
     client::CallError,
-    clock,
     context::Context,
     identity::managed,
-    key_store::{PublishedBundle, Seen, observe, requests_key, secret_name},
+    key_store::{
+        OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, requests_key, secret_name, suite_of,
+    },
     keyring::{Counter, Opener, PolicyName, Signer, Trust},
     root_key::{KeptRoot, RootKey},
 };
 
+/// How long after a roll-over the former root's word still counts: for what other processes and clocks that are ahead have
+/// stated by it and not yet published. Its private key is gone long before.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// After a write that another process or policy came before.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -56,6 +63,9 @@ pub enum KeyError {
     /// A revocation could not be signed.
     #[error("sign a revocation")]
     Revocation(#[from] revocation::Error),
+    /// What would be published does not hold.
+    #[error("the trust bundle with what this policy adds would not be believed")]
+    Bundle(#[from] crypto::trust::Error),
     /// There is no room for another page.
     #[error(
         "the trust bundle has {} pages, which is all that it may have",
@@ -81,13 +91,14 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         policy: &policy,
         operator_namespace: &context.settings.namespace,
         root: seen.root.map(RootKey::known),
-        keys: seen.ring.map(|ring| Keys::from(ring)),
+        keys: seen.known_keys(),
         bundle: seen.bundle.map(PublishedBundle::known),
+        keys_elsewhere: seen.keys_elsewhere,
         answered: answered(&seen),
         root_answered: !seen.new_root_statements().is_empty(),
         requested: seen.requests.iter().flat_map(Requests::keys).cloned().collect(),
         usage: usage(&context, &policy, &seen),
-        now: clock::steady(),
+        now: context.clock.steady(),
     });
     if plan.usable {
         put_to_use(&context, &policy, &seen);
@@ -165,7 +176,7 @@ async fn apply_step(
     match &plan.step {
         Step::None => Ok(()),
         Step::MintRoot => mint_root(context).await,
-        Step::MintSuccessor => mint_successor(context, seen.root).await,
+        Step::MintSuccessor => mint_successor(context, seen).await,
         Step::RollRoot(asked) => roll_root(context, policy, seen.root, asked.clone()).await,
         Step::MintKey => mint_key(context, policy, seen).await,
         Step::Request => request(context, policy, &seen).await,
@@ -177,7 +188,10 @@ async fn apply_step(
         Step::Page => page(context, seen.bundle).await,
         Step::Rotate(asked) => {
             let asked = asked.clone();
-            store_ring(context, policy, seen, |ring| ring.rotated(asked, clock::steady())).await?;
+            store_ring(context, policy, seen, |ring| {
+                ring.rotated(asked, context.clock.steady())
+            })
+            .await?;
             context.metrics.count_rotation(policy.spec.purpose);
             let message = "the next key took over".to_owned();
             context.events.normal(policy, reasons::KEY_ROTATED, message);
@@ -187,7 +201,7 @@ async fn apply_step(
             let (purpose, until) = (policy.spec.purpose, *until);
             let retain = usize::try_from(policy.spec.retain).unwrap_or(0);
             store_ring(context, policy, seen, |ring| {
-                ring.retired(purpose, until, retain, clock::steady())
+                ring.retired(purpose, until, retain, context.clock.steady())
             })
             .await?;
             let message = "a previous key is accepted no longer".to_owned();
@@ -200,7 +214,12 @@ async fn apply_step(
 async fn mint_root(context: &Context) -> Result<(), KeyError> {
     let root = KeptRoot::first(new_root(context).await?);
     let secret = root.to_secret(&context.settings.namespace);
-    apply_new(&context.client, &secret, &minter(context)).await?;
+    apply_new(
+        &context.client,
+        &secret,
+        &maker(context, root.key.verifying_key().key_id()),
+    )
+    .await?;
     tracing::info!(
         root = root.key.verifying_key().key_id().short(),
         "made the root key"
@@ -213,13 +232,30 @@ async fn new_root(context: &Context) -> Result<SigningKey, KeyError> {
     Ok(context.key_maker.make(make).await?.0)
 }
 
-async fn mint_successor(context: &Context, root: Stored<RootKey>) -> Result<(), KeyError> {
-    let Stored::Present(RootKey::Kept(root)) = root else {
+async fn mint_successor(context: &Context, seen: Seen) -> Result<(), KeyError> {
+    let Stored::Present(RootKey::Kept(root)) = seen.root else {
         return Ok(());
     };
-    let root = root.with_successor(new_root(context).await?, clock::now())?;
+    let now = context.clock.steady();
+    let last = match &seen.bundle {
+        Stored::Present(bundle) => last_word(bundle).map_or(now, |last| last.max(now)),
+        _ => now,
+    };
+    let end = last.checked_add(GRACE).unwrap_or(Timestamp::MAX);
+    let root = root.with_successor(new_root(context).await?, now, end)?;
     apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
     Ok(())
+}
+
+/// The latest time of anything that is stated in the bundle: a clock may have been ahead when it was.
+fn last_word(bundle: &PublishedBundle) -> Option<Timestamp> {
+    let keys = bundle.trusted.iter();
+    keys.flat_map(|key| {
+        let revoked = key.revocation.as_ref().map(|revocation| revocation.revoked_at);
+        [Some(key.statement.not_before), revoked]
+    })
+    .flatten()
+    .max()
 }
 
 async fn roll_root(
@@ -238,9 +274,15 @@ async fn roll_root(
     Ok(())
 }
 
-/// A field manager of this term alone: what another term has made is never overwritten, it is a conflict.
-fn minter(context: &Context) -> String {
-    format!("{}-{}", names::FIELD_MANAGER, context.fencing_token)
+/// A field manager of this term and this key alone: what another term has made, or another policy, is never overwritten, it
+/// is a conflict.
+fn maker(context: &Context, id: &KeyId) -> String {
+    format!(
+        "{}-{}-{}",
+        names::FIELD_MANAGER,
+        context.fencing_token,
+        id.short()
+    )
 }
 
 async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
@@ -249,14 +291,14 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
         .key_maker
         .make(move |entropy| PrivateKey::generate_from(suite, entropy))
         .await?;
-    let (now, id) = (clock::steady(), key.key_id().clone());
+    let (now, id) = (context.clock.steady(), key.key_id().clone());
     let ring = match &seen.ring {
         Stored::Present(ring) => ring.clone(),
         _ => KeyRing::default(),
     };
     let statement = statement_about(context, policy, &key, last(&ring), now);
     let statement = match &seen.root {
-        Stored::Present(RootKey::Kept(root)) => Some(statement.sign(&root.key)?),
+        Stored::Present(RootKey::Kept(root)) => Some(statement.sign(root.signer())?),
         _ => None,
     };
     let asked = policy.annotations().get(names::ROTATE_ANNOTATION).cloned();
@@ -264,22 +306,12 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
     let ring = trimmed(ring, &seen.bundle).with_key(key, statement, asked, now);
     let secret = build_secret(context, policy, &ring, seen.ring_version);
     if first {
-        apply_new(&context.client, &secret, &minter(context)).await?;
+        apply_new(&context.client, &secret, &maker(context, &id)).await?;
     } else {
         apply(&context.client, &secret).await?;
     }
     tracing::info!(policy = %policy.name_any(), key = id.short(), "made a key");
     Ok(())
-}
-
-fn suite_of(algorithm: Algorithm) -> KeySuite {
-    match algorithm {
-        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
-        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
-        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
-        // Streams agree on their keys by encapsulation.
-        Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
-    }
 }
 
 /// The key that a new one will follow.
@@ -327,7 +359,7 @@ async fn store_ring(
 /// Without statements that stand on pages: those are never written again.
 fn trimmed(ring: KeyRing, bundle: &Stored<PublishedBundle>) -> KeyRing {
     match bundle {
-        Stored::Present(bundle) => ring.without_statements(&bundle.paged),
+        Stored::Present(bundle) => ring.without_statements(&paged_keys(&bundle.pages)),
         _ => ring,
     }
 }
@@ -340,10 +372,12 @@ fn build_secret(
 ) -> Secret {
     let mut metadata = managed(&secret_name(context, policy), &context.settings.namespace);
     metadata.resource_version = version;
+    let mut data = ring.to_data();
+    data.insert(OWNER.to_owned(), ByteString(owner_of(policy).into_bytes()));
     Secret {
         metadata,
         type_: Some("chimera.dunes.io/keys".to_owned()),
-        data: Some(ring.to_data()),
+        data: Some(data),
         ..Secret::default()
     }
 }
@@ -361,7 +395,7 @@ async fn request(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) -> 
         }
         before = Some(key.id().clone());
     }
-    let revocations = revocations(policy, &seen.bundle, clock::now());
+    let revocations = revocations(policy, &seen.bundle, context.clock.now());
     let requests = Requests::of(root.public().key_id().clone(), statements, revocations);
     let text = serde_json::to_string_pretty(&requests).expect("names, texts and times serialise");
     // Each policy applies its own entry as a manager of its own: the others' stay.
@@ -439,19 +473,31 @@ async fn publish(
     };
     if let RootKey::Kept(root) = root {
         edit.roots.extend(root.statements.iter().cloned());
-        for revocation in revocations(policy, &seen.bundle, clock::now()) {
-            edit.revocations.push(revocation.sign(&root.key)?);
+        for revocation in revocations(policy, &seen.bundle, context.clock.now()) {
+            edit.revocations.push(revocation.sign(root.signer())?);
         }
     }
+    let mut active = None;
     if let Stored::Present(ring) = &seen.ring {
         edit.statements.clone_from(&ring.statements);
+        active = ring.active.as_ref().map(|key| key.id().clone());
     }
-    let (main, pages, paged, version) = match seen.bundle {
-        Stored::Present(bundle) => (Some(bundle.main), bundle.pages, bundle.paged, bundle.version),
-        _ => (None, 0, std::collections::BTreeSet::new(), None),
+    let (main, pages, version) = match seen.bundle {
+        Stored::Present(bundle) => (Some(bundle.main), bundle.pages, bundle.version),
+        _ => (None, seen.orphans, None),
     };
-    let bundle = edited(main, root.public(), &paged, edit);
-    apply(&context.client, &build_bundle(context, &bundle, pages, version)).await?;
+    let bundle = edited(main, root.public(), &paged_keys(&pages), edit);
+    let map = build_bundle(context, &bundle, pages.len(), version);
+    // Nothing is published that nobody could believe.
+    bundle.with_pages(pages).verify()?;
+    match active {
+        Some(active) if map.metadata.resource_version.is_none() => {
+            apply_new(&context.client, &map, &maker(context, &active)).await?;
+        }
+        _ => {
+            apply(&context.client, &map).await?;
+        }
+    }
     let message = format!("the public key is in {}", names::TRUST_CONFIG_MAP);
     context.events.normal(policy, reasons::KEY_PUBLISHED, message);
     Ok(())
@@ -474,17 +520,26 @@ fn build_bundle(context: &Context, bundle: &Bundle, pages: usize, version: Optio
     }
 }
 
-/// Puts the oldest statements on a page, then takes them out of the bundle. The same page comes out of the same bundle, so
-/// that the first write can be repeated when the second was lost.
+/// Puts the oldest statements on a page, then takes them out of the bundle. When only the first was written, the page is
+/// there and the bundle continues on it.
 async fn page(context: &Context, bundle: Stored<PublishedBundle>) -> Result<(), KeyError> {
     let Stored::Present(bundle) = bundle else {
         return Ok(());
     };
-    let number = bundle.pages + 1;
+    let number = bundle.pages.len() + 1;
     if number > names::TRUST_PAGES {
         return Err(KeyError::Full);
     }
-    let (left, page) = paged(bundle.main, PAGE_AT / 2);
+    if let Some(begun) = &bundle.begun {
+        let left = continued(bundle.main, begun);
+        apply(
+            &context.client,
+            &build_bundle(context, &left, number, bundle.version),
+        )
+        .await?;
+        return Ok(());
+    }
+    let (left, page) = paged(bundle.main, PAGE_SIZE);
     let map = ConfigMap {
         metadata: managed(&names::trust_page(number), &context.settings.namespace),
         immutable: Some(true),

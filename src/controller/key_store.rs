@@ -1,23 +1,28 @@
 //! Reads what a rotation depends on: the root, a policy's Secret, the published bundle, requests and answers. Nothing is
 //! written here, and what cannot be read is told apart from what does not exist.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::{KeyRotationPolicy, names};
-use controller_core::key_plan::{Published, Stored};
+use api::{KeyRotationPolicy, key_rotation_policy::Algorithm, names};
+use controller_core::bundle_edit::pageable;
+use controller_core::key_plan::{Keys, Published, Stored};
 use controller_core::key_ring::KeyRing;
 use crypto::offline_root::{Answers, Requests};
 use crypto::roots::Roots;
 use crypto::trust::{Bundle, TrustedKeys};
-use crypto::{Envelope, KeyId, KeyStatement};
+use crypto::{Envelope, KemSuite, KeyId, KeyStatement, KeySuite, Suite, VerifyingKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, ResourceExt};
+use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::{
+    causes::with_causes,
     client::{CallError, call},
     context::Context,
     root_key::{self, RootKey},
 };
+
+/// Key of the name of the policy whose keys a Secret holds.
+pub const OWNER: &str = "policy";
 
 /// Everything that was read, with the keys themselves. No `Debug`.
 pub struct Seen {
@@ -29,6 +34,10 @@ pub struct Seen {
     pub ring_version: Option<String>,
     /// The published bundle.
     pub bundle: Stored<PublishedBundle>,
+    /// Pages whose bundle is missing.
+    pub orphans: Vec<Bundle>,
+    /// Whether other policies have keys of a root; asked only where there is no root.
+    pub keys_elsewhere: bool,
     /// What an offline root is asked by this policy.
     pub requests: Option<Requests>,
     /// What an offline root has answered, to whomever.
@@ -39,10 +48,10 @@ pub struct Seen {
 pub struct PublishedBundle {
     /// The content of its own ConfigMap.
     pub main: Bundle,
-    /// How many pages there are beside it.
-    pub pages: usize,
-    /// The keys whose statements stand on pages.
-    pub paged: BTreeSet<KeyId>,
+    /// The pages beside it.
+    pub pages: Vec<Bundle>,
+    /// A further page that was written before the bundle could be: what stands on it is still in the bundle.
+    pub begun: Option<Bundle>,
     /// The keys of bundle and pages.
     pub trusted: TrustedKeys,
     /// `metadata.resourceVersion` of its ConfigMap.
@@ -72,9 +81,17 @@ impl PublishedBundle {
                 .filter(|key| key.revocation.is_some())
                 .map(|key| key.statement.key_id.clone())
                 .collect(),
+            succeeded: self.trusted.roots().succeeded().cloned().collect(),
             unpaged: self.main.statements.len(),
+            pageable: pageable(&self.main),
         }
     }
+}
+
+/// The keys whose statements stand on pages.
+pub fn paged_keys(pages: &[Bundle]) -> BTreeSet<KeyId> {
+    let statements = pages.iter().flat_map(|page| &page.statements);
+    statements.filter_map(KeyStatement::claimed_key).collect()
 }
 
 impl Seen {
@@ -85,6 +102,8 @@ impl Seen {
             ring: Stored::Missing,
             ring_version: None,
             bundle: Stored::Missing,
+            orphans: Vec::new(),
+            keys_elsewhere: false,
             requests: None,
             answers: Answers::default(),
         }
@@ -141,13 +160,31 @@ impl Seen {
         }
     }
 
-    /// The roots whose word counts: those of the bundle, or the one that this operator has.
+    /// What a plan may know of the keys.
+    pub fn known_keys(&self) -> Stored<Keys> {
+        let roots = self.believed_roots();
+        let is_believed = |one: &Envelope| {
+            roots
+                .as_ref()
+                .is_some_and(|roots| roots.key_statement(one).is_ok())
+        };
+        self.ring.map(|ring| Keys::of(ring, is_believed))
+    }
+
+    /// The roots whose word counts: those to which statements lead from the bundle's root, or from the one that this
+    /// operator has.
     fn believed_roots(&self) -> Option<Roots> {
-        match (&self.bundle, &self.root) {
-            (Stored::Present(bundle), _) => Some(bundle.trusted.roots().clone()),
-            (_, Stored::Present(root)) => Roots::follow(root.public(), &[]).ok(),
-            _ => None,
+        let (anchor, mut statements) = match (&self.bundle, &self.root) {
+            (Stored::Present(bundle), _) => (bundle.trusted.root(), bundle.main.roots.clone()),
+            (_, Stored::Present(root)) => (root.public(), Vec::new()),
+            _ => return None,
+        };
+        let published = Roots::follow(anchor, &statements).ok();
+        if let Stored::Present(RootKey::Kept(root)) = &self.root {
+            statements.extend(root.statements.iter().cloned());
         }
+        // Statements of another root than the bundle's lead nowhere; those that are published still count.
+        Roots::follow(anchor, &statements).ok().or(published)
     }
 }
 
@@ -158,21 +195,33 @@ pub async fn observe(context: &Context, policy: &KeyRotationPolicy) -> Result<Se
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
     let name = secret_name(context, policy);
     let secret = call("read the policy's keys", secrets.get_opt(&name)).await?;
+    let (bundle, orphans) = observe_bundle(&maps).await?;
     let mut seen = Seen {
         root: observe_root(context, &secrets).await?,
         ring_version: secret.as_ref().and_then(ResourceExt::resource_version),
-        ring: secret.map_or(Stored::Missing, |secret| read_ring(&secret)),
-        bundle: observe_bundle(&maps).await?,
+        ring: secret.map_or(Stored::Missing, |secret| read_ring(&secret, policy)),
+        bundle,
+        orphans,
+        keys_elsewhere: false,
         requests: None,
         answers: Answers::default(),
     };
+    if matches!(
+        (&seen.root, &seen.ring, &seen.bundle),
+        (Stored::Missing, Stored::Missing, Stored::Missing)
+    ) {
+        seen.keys_elsewhere = !seen.orphans.is_empty() || has_keys_elsewhere(context).await?;
+    }
     if context.offline_root.is_some() {
         let requests = call(
             "read the root's requests",
             maps.get_opt(names::TRUST_REQUESTS_CONFIG_MAP),
         )
         .await?;
-        seen.requests = requests.and_then(|map| read_requests(&map, &requests_key(policy)));
+        let requests = requests.and_then(|map| read_requests(&map, &requests_key(policy)));
+        // What another root was asked, this one will not answer.
+        let asked = context.offline_root.as_ref().map(VerifyingKey::key_id);
+        seen.requests = requests.filter(|requests| Some(&requests.root) == asked);
         let answers = call(
             "read the root's answers",
             maps.get_opt(names::TRUST_ANSWERS_CONFIG_MAP),
@@ -211,54 +260,125 @@ async fn observe_root(context: &Context, secrets: &Api<Secret>) -> Result<Stored
     })
 }
 
-fn read_ring(secret: &Secret) -> Stored<KeyRing> {
-    let empty = std::collections::BTreeMap::new();
-    match KeyRing::from_data(secret.data.as_ref().unwrap_or(&empty)) {
+/// Whether a policy of the operator's namespace says that it has keys.
+async fn has_keys_elsewhere(context: &Context) -> Result<bool, CallError> {
+    let policies: Api<KeyRotationPolicy> =
+        Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let policies = call("list the policies", policies.list(&ListParams::default())).await?;
+    let mut statuses = policies.items.iter().filter_map(|policy| policy.status.as_ref());
+    Ok(statuses.any(|status| status.active_key_id.is_some()))
+}
+
+fn read_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Stored<KeyRing> {
+    match parse_ring(secret, policy) {
         Ok(ring) => Stored::Present(ring),
         Err(why) => Stored::Unreadable(why),
     }
 }
 
-async fn observe_bundle(maps: &Api<ConfigMap>) -> Result<Stored<PublishedBundle>, CallError> {
-    let Some(map) = call("read the trust bundle", maps.get_opt(names::TRUST_CONFIG_MAP)).await? else {
-        return Ok(Stored::Missing);
+fn parse_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Result<KeyRing, String> {
+    let empty = BTreeMap::new();
+    let data = secret.data.as_ref().unwrap_or(&empty);
+    // Absent in Secrets that were made before keys rotated.
+    if let Some(owner) = data.get(OWNER)
+        && owner.0 != owner_of(policy).as_bytes()
+    {
+        return Err("it holds the keys of another policy".to_owned());
+    }
+    let ring = KeyRing::from_data(data)?;
+    let suite = suite_of(policy.spec.algorithm);
+    match ring.iter().find(|key| key.private.suite() != suite) {
+        Some(other) => Err(format!("it holds a key of suite {}", other.private.suite())),
+        None => Ok(ring),
+    }
+}
+
+/// How a Secret names the policy whose keys it holds.
+pub fn owner_of(policy: &KeyRotationPolicy) -> String {
+    format!("{}/{}", policy.namespace().unwrap_or_default(), policy.name_any())
+}
+
+/// The suite of an algorithm's keys.
+pub fn suite_of(algorithm: Algorithm) -> KeySuite {
+    match algorithm {
+        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
+        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
+        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
+        // Streams agree on their keys by encapsulation.
+        Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
+    }
+}
+
+/// The bundle, or the pages that are left of it.
+async fn observe_bundle(maps: &Api<ConfigMap>) -> Result<(Stored<PublishedBundle>, Vec<Bundle>), CallError> {
+    let map = call("read the trust bundle", maps.get_opt(names::TRUST_CONFIG_MAP)).await?;
+    let count = match map.as_ref().map(page_count) {
+        Some(Err(why)) => return Ok((Stored::Unreadable(why), Vec::new())),
+        Some(Ok(count)) => Some(count),
+        None => None,
     };
+    // One more than there should be: it may have been written just before the process ended.
+    let last = count.map_or(names::TRUST_PAGES, |count| (count + 1).min(names::TRUST_PAGES));
     let mut pages = Vec::new();
-    for page in 1..=page_count(&map) {
+    for page in 1..=last {
         let name = names::trust_page(page);
         match call("read a page of the trust bundle", maps.get_opt(&name)).await? {
             Some(page) => pages.push(page),
-            None => return Ok(Stored::Unreadable(format!("its page {name} is missing"))),
+            None if count.is_some_and(|count| page <= count) => {
+                return Ok((
+                    Stored::Unreadable(format!("its page {name} is missing")),
+                    Vec::new(),
+                ));
+            }
+            None => break,
         }
     }
-    Ok(read_bundle(&map, &pages).map_or_else(Stored::Unreadable, Stored::Present))
+    let pages = match pages.iter().map(parse_bundle).collect::<Result<Vec<_>, _>>() {
+        Ok(pages) => pages,
+        Err(why) => return Ok((Stored::Unreadable(why), Vec::new())),
+    };
+    let (Some(map), Some(count)) = (map, count) else {
+        return Ok((Stored::Missing, pages));
+    };
+    let bundle = read_bundle(&map, pages, count);
+    Ok((
+        bundle.map_or_else(Stored::Unreadable, Stored::Present),
+        Vec::new(),
+    ))
 }
 
 /// How many pages the bundle says that it has.
-pub fn page_count(map: &ConfigMap) -> usize {
+fn page_count(map: &ConfigMap) -> Result<usize, String> {
     let data = map.data.as_ref();
-    let count = data.and_then(|data| data.get(names::TRUST_PAGES_KEY));
-    count
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0)
-        .min(names::TRUST_PAGES)
+    let Some(count) = data.and_then(|data| data.get(names::TRUST_PAGES_KEY)) else {
+        return Ok(0);
+    };
+    let count = count.parse().ok().filter(|count| *count <= names::TRUST_PAGES);
+    count.ok_or_else(|| format!("its key {} is no number of pages", names::TRUST_PAGES_KEY))
 }
 
-fn read_bundle(map: &ConfigMap, pages: &[ConfigMap]) -> Result<PublishedBundle, String> {
+/// `pages` are those that there are: `count`, or one more.
+fn read_bundle(map: &ConfigMap, mut pages: Vec<Bundle>, count: usize) -> Result<PublishedBundle, String> {
     let main = parse_bundle(map)?;
-    let pages = pages.iter().map(parse_bundle).collect::<Result<Vec<_>, _>>()?;
-    let paged = pages
-        .iter()
-        .flat_map(|page| &page.statements)
-        .filter_map(KeyStatement::claimed_key)
-        .collect();
-    let count = pages.len();
-    let whole = main.clone().with_pages(pages);
+    let data = map.data.as_ref();
+    if data.and_then(|data| data.get(names::TRUST_ROOT_KEY)) != Some(&main.root.public_key) {
+        return Err(format!(
+            "its key {} is not the bundle's root",
+            names::TRUST_ROOT_KEY
+        ));
+    }
+    let begun = (pages.len() > count).then(|| pages.pop()).flatten();
+    if let Some(begun) = &begun
+        && !begun.statements.iter().all(|one| main.statements.contains(one))
+    {
+        return Err(format!("it says that it has {count} pages, and there are more"));
+    }
+    let whole = main.clone().with_pages(pages.clone());
     Ok(PublishedBundle {
-        trusted: whole.verify().map_err(|error| error.to_string())?,
+        trusted: whole.verify().map_err(|error| with_causes(&error))?,
         main,
-        pages: count,
-        paged,
+        pages,
+        begun,
         version: map.resource_version(),
     })
 }

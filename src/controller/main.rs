@@ -24,12 +24,20 @@ mod key_store;
 mod keyring;
 mod lease;
 mod metrics;
+#[cfg(test)]
+mod recorded_server;
 mod root_key;
+#[cfg(test)]
+mod rotation_faults;
 mod runs;
 #[cfg(test)]
 mod sequences;
 mod settings;
+#[cfg(test)]
+mod simulation;
 mod telemetry;
+#[cfg(test)]
+mod test_context;
 mod triggers;
 mod watch;
 mod workflow;

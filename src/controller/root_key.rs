@@ -98,10 +98,18 @@ fn parse(secret: &Secret) -> Result<KeptRoot, String> {
     let statements = entry(STATEMENTS).map_or(Ok(Vec::new()), |bytes| {
         serde_json::from_slice(bytes).map_err(|_| format!("{STATEMENTS} is damaged"))
     })?;
+    let root = key(SEED)?.ok_or_else(|| format!("it has no key {SEED}"))?;
+    if entry(names::TRUST_ROOT_KEY) != Some(root.verifying_key().spki_pem().as_bytes()) {
+        return Err(format!(
+            "{} is not the public half of {SEED}",
+            names::TRUST_ROOT_KEY
+        ));
+    }
+    let rolled = entry(ROLLED).map(serde_json::from_slice).transpose();
     Ok(KeptRoot {
-        key: key(SEED)?.ok_or_else(|| format!("it has no key {SEED}"))?,
+        key: root,
         successor: key(SUCCESSOR)?,
-        rolled: entry(ROLLED).map(|value| String::from_utf8_lossy(value).into_owned()),
+        rolled: rolled.map_err(|_| format!("{ROLLED} is damaged"))?,
         statements,
         version: secret.metadata.resource_version.clone(),
     })
@@ -119,14 +127,23 @@ impl KeptRoot {
         }
     }
 
-    /// With a successor, and the statements of both about one another.
+    /// The key that signs statements now. A successor does from the moment when it is made: its first statement is
+    /// published together with the word of the root before it.
+    pub fn signer(&self) -> &SigningKey {
+        self.successor.as_ref().unwrap_or(&self.key)
+    }
+
+    /// With a successor, and the statements of both about one another. What this root states after `end` does not count.
     pub fn with_successor(
         mut self,
         successor: SigningKey,
         now: Timestamp,
+        end: Timestamp,
     ) -> Result<Self, crypto::root_statement::Error> {
-        let both = RootStatement::roll_over(&self.key, &successor, now)?;
-        self.statements.extend(both);
+        let forward = RootStatement::about(successor.verifying_key(), now, None);
+        let back = RootStatement::about(self.key.verifying_key(), Timestamp::MIN, Some(end));
+        self.statements
+            .extend([forward.sign(&self.key)?, back.sign(&successor)?]);
         self.successor = Some(successor);
         Ok(self)
     }
@@ -155,7 +172,9 @@ impl KeptRoot {
             content.extend(data([(SUCCESSOR, successor.seed().as_slice())]));
         }
         if let Some(rolled) = &self.rolled {
-            content.extend(data([(ROLLED, rolled.as_bytes())]));
+            // As JSON, so that a value that was cut off is not taken for another one: that would ask for another root.
+            let rolled = serde_json::to_vec(rolled).expect("a text serialises");
+            content.extend(data([(ROLLED, rolled.as_slice())]));
         }
         Secret {
             metadata,

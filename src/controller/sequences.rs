@@ -1,161 +1,18 @@
 //! The order of writes, against a recorded API server: what a crash between any two of them leaves behind follows
 //! from it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use api::{KeyRotationPolicy, MamlWorkflow, names};
-use clap::Parser as _;
-use controller_core::head_pod::Template;
-use http::{Method, Request, Response};
-use kube::{Client, client::Body, runtime::reflector::store};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    certificates::Authority,
-    clock,
-    context::{Context, Remembered, Scope},
-    entropy::KeyMaker,
-    events::Events,
-    fleet::Fleet,
-    identity::Identities,
+    context::Context,
     key_rotation,
-    keyring::Keyring,
-    metrics::Metrics,
-    runs::Runs,
-    settings::Settings,
-    triggers::Triggers,
+    recorded_server::Server,
+    test_context::{context, scope},
     workflow,
 };
-
-/// Objects by path, and the writes in their order.
-#[derive(Default)]
-struct Server {
-    objects: Mutex<HashMap<String, Value>>,
-    writes: Mutex<Vec<String>>,
-}
-
-impl Server {
-    /// A client of this server. Events are taken and forgotten: they are told in the background.
-    fn client(self: &Arc<Self>) -> Client {
-        let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-        let server = Arc::clone(self);
-        tokio::spawn(async move {
-            while let Some((request, send)) = handle.next_request().await {
-                let (parts, body) = request.into_parts();
-                let body = body.collect_bytes().await.expect("a body");
-                let (status, answer) = server.answer(&parts.method, parts.uri.path(), &body);
-                let answer = Body::from(serde_json::to_vec(&answer).expect("JSON"));
-                send.send_response(
-                    Response::builder()
-                        .status(status)
-                        .body(answer)
-                        .expect("a response"),
-                );
-            }
-        });
-        Client::new(service, "ops")
-    }
-
-    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
-        let failure = |code: u16, reason: &str| {
-            (
-                code,
-                json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": reason}),
-            )
-        };
-        let mut objects = self.objects.lock().expect("no panic");
-        if path.ends_with("/events") {
-            return (201, serde_json::from_slice(body).unwrap_or_default());
-        }
-        if *method == Method::GET {
-            return objects
-                .get(path)
-                .map_or_else(|| failure(404, "NotFound"), |object| (200, object.clone()));
-        }
-        let mut object: Value = serde_json::from_slice(body).expect("JSON");
-        self.writes
-            .lock()
-            .expect("no panic")
-            .push(format!("{method} {path}"));
-        if *method == Method::POST {
-            let path = format!("{path}/{}", object["metadata"]["name"].as_str().expect("a name"));
-            if objects.contains_key(&path) {
-                return failure(409, "AlreadyExists");
-            }
-            object["metadata"]["uid"] = json!("stored");
-            objects.insert(path, object.clone());
-            return (201, object);
-        }
-        if let Some(whole) = path.strip_suffix("/status") {
-            let known = objects.entry(whole.to_owned()).or_insert_with(|| object.clone());
-            known["status"] = object["status"].clone();
-            return (200, known.clone());
-        }
-        objects.insert(path.to_owned(), object.clone());
-        (200, object)
-    }
-
-    fn writes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.writes.lock().expect("no panic"))
-    }
-
-    fn put(&self, path: &str, object: &impl serde::Serialize) {
-        self.objects
-            .lock()
-            .expect("no panic")
-            .insert(path.to_owned(), serde_json::to_value(object).expect("JSON"));
-    }
-
-    fn get(&self, path: &str) -> Option<Value> {
-        self.objects.lock().expect("no panic").get(path).cloned()
-    }
-}
-
-fn context(client: &Client) -> Arc<Context> {
-    let now = clock::now();
-    let pair = Authority::generate(now).expect("an authority");
-    let authority = Authority::from_pem(&pair.certificate, &pair.private_key).expect("read back");
-    let tls = authority.client_config(now).expect("a configuration");
-    let triggers = Arc::new(Triggers::default());
-    let metrics = Arc::new(Metrics::default());
-    let fleet = Fleet::new(Arc::clone(&triggers));
-    Arc::new(Context {
-        client: client.clone(),
-        settings: Settings::parse_from(["chimera-controller", "--namespace", "ops"]),
-        runs: Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics)),
-        key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),
-        metrics,
-        fleet,
-        triggers,
-        keyring: Keyring::default(),
-        offline_root: None,
-        events: Events::start(client.clone(), "test".to_owned()),
-        template: Template {
-            default_image: "localhost/head:1".to_owned(),
-            allowed_images: Vec::new(),
-            operator_namespace: "ops".to_owned(),
-        },
-        identities: Identities::default(),
-        authority,
-        tls,
-        fencing_token: 7,
-    })
-}
-
-fn scope(context: Arc<Context>) -> Arc<Scope> {
-    Arc::new(Scope {
-        context,
-        workflows: store().0,
-        heads: store().0,
-        pods: store().0,
-        receipts: store().0,
-        refused_pods: Remembered::default(),
-        network_policies: Remembered::default(),
-    })
-}
 
 const ROOT: &str = "/api/v1/namespaces/ops/secrets/chimera-root";
 const KEYS: &str = "/api/v1/namespaces/ops/secrets/chimera-keys-signing";
@@ -165,14 +22,15 @@ const WORKFLOW: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/team/mamlwork
 const RECEIPTS: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/team/mureceipts";
 
 fn policy(server: &Server) -> Arc<KeyRotationPolicy> {
-    let stored = server.get(POLICY).unwrap_or_else(|| {
-        json!({
+    if server.get(POLICY).is_none() {
+        let policy = json!({
             "apiVersion": "chimera.dunes.io/v1alpha1", "kind": "KeyRotationPolicy",
-            "metadata": {"name": "signing", "namespace": "ops", "uid": "p", "generation": 1},
+            "metadata": {"name": "signing", "namespace": "ops", "generation": 1},
             "spec": {"purpose": "Signing", "algorithm": "ML-DSA-87"},
-        })
-    });
-    server.put(POLICY, &stored);
+        });
+        server.put(POLICY, &policy);
+    }
+    let stored = server.get(POLICY).expect("put above");
     Arc::new(serde_json::from_value(stored).expect("a policy"))
 }
 
@@ -225,7 +83,7 @@ async fn a_crash_after_any_write_of_an_installation_ends_in_the_same_keys() {
             .collect::<Vec<_>>();
         for path in [ROOT, KEYS, TRUST, POLICY] {
             if !kept.contains(&path) {
-                server.objects.lock().expect("no panic").remove(path);
+                server.remove(path);
             }
         }
         // Another process goes on from there.
@@ -252,7 +110,7 @@ async fn a_lost_or_damaged_key_takes_signing_away_and_is_never_made_again() {
         match damaged {
             Some(damaged) => server.put(path, &damaged),
             None => {
-                server.objects.lock().expect("no panic").remove(path);
+                server.remove(path);
             }
         }
         assert_eq!(settle_keys(&server, &context).await, Vec::<String>::new());
@@ -287,16 +145,12 @@ async fn a_run_is_concluded_by_its_receipt_and_then_its_status() {
         server.writes(),
         [format!("POST {RECEIPTS}"), format!("PATCH {WORKFLOW}/status")]
     );
-    let receipts = server
-        .objects
-        .lock()
-        .expect("no panic")
-        .keys()
-        .filter(|path| path.starts_with(RECEIPTS))
-        .count();
-    assert_eq!(receipts, 1);
+    let paths = server.paths();
+    let receipts: Vec<_> = paths.iter().filter(|path| path.starts_with(RECEIPTS)).collect();
+    assert_eq!(receipts.len(), 1);
+    let receipt = server.get(receipts[0]).expect("stored");
     let status = &server.get(WORKFLOW).expect("a status")["status"];
-    assert_eq!(status["receiptRef"]["uid"], "stored");
+    assert_eq!(status["receiptRef"]["uid"], receipt["metadata"]["uid"]);
 }
 
 #[tokio::test]

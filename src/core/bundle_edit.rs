@@ -72,6 +72,17 @@ pub fn paged(mut bundle: Bundle, count: usize) -> (Bundle, Bundle) {
     (bundle, page)
 }
 
+/// The bundle without what stands on a page that was written before.
+pub fn continued(mut bundle: Bundle, page: &Bundle) -> Bundle {
+    bundle.statements.retain(|one| !page.statements.contains(one));
+    bundle
+}
+
+/// How many of a bundle's statements may go to a page.
+pub fn pageable(bundle: &Bundle) -> usize {
+    bundle.statements.iter().filter(|one| claims_to_sign(one)).count()
+}
+
 fn claims_to_sign(statement: &Envelope) -> bool {
     KeyStatement::claimed_purpose(statement) == Some(KeyPurpose::Signing)
 }
@@ -150,6 +161,8 @@ mod tests {
         assert_eq!(page.statements, whole.statements[1..3]);
         assert_eq!(left.statements.len(), 2);
         assert!(page.verify().is_ok() && left.verify().is_ok());
+        assert_eq!(continued(whole.clone(), &page), left);
+        assert_eq!((pageable(&whole), pageable(&left)), (3, 1));
         let merged = left.with_pages([page.clone()]);
         assert_eq!(merged.verify().expect("sound").iter().count(), 4);
         // A page that was written just before a crash: its statements stand in both.

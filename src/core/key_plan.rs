@@ -14,7 +14,7 @@ use api::{
     key_rotation_policy::{KeyState, KeyStatus, Purpose},
     names, reasons,
 };
-use crypto::KeyId;
+use crypto::{Envelope, KeyId};
 use jiff::Timestamp;
 
 use crate::key_ring::KeyRing;
@@ -32,6 +32,8 @@ const PREFETCH_AT: (u64, u64) = (9, 10);
 /// How many statements the bundle's own ConfigMap holds before the oldest go to a page of their own. One takes about
 /// 12 kB, and an object of the API server at most 1 MiB.
 pub const PAGE_AT: usize = 64;
+/// How many statements a page holds.
+pub const PAGE_SIZE: usize = 32;
 
 /// Something that is stored, as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,12 +96,13 @@ pub struct Keys {
     pub rotate: Option<String>,
 }
 
-impl From<&KeyRing> for Keys {
-    fn from(ring: &KeyRing) -> Self {
+impl Keys {
+    /// What a plan may know of a policy's keys. `is_believed` says whether a root's statement counts.
+    pub fn of(ring: &KeyRing, is_believed: impl Fn(&Envelope) -> bool) -> Self {
         let known = |key: &crate::key_ring::Key| Known {
             id: key.id().clone(),
             since: key.since,
-            endorsed: ring.statement(key.id()).is_some(),
+            endorsed: ring.statement(key.id()).is_some_and(&is_believed),
         };
         Self {
             active: ring.active.as_ref().map(known),
@@ -108,6 +111,15 @@ impl From<&KeyRing> for Keys {
             retired: ring.retired.iter().map(known).collect(),
             rotate: ring.rotate.clone(),
         }
+    }
+
+    /// Every key whose private half is held.
+    fn all(&self) -> impl Iterator<Item = &Known> {
+        self.active
+            .iter()
+            .chain(&self.next)
+            .chain(&self.previous)
+            .chain(&self.retired)
     }
 }
 
@@ -118,12 +130,16 @@ pub struct Published {
     pub root: KeyId,
     /// Roots that are believed beside it, by statements of roots in the bundle.
     pub former_roots: BTreeSet<KeyId>,
+    /// Those of all these roots that were succeeded.
+    pub succeeded: BTreeSet<KeyId>,
     /// Keys that the bundle has statements about, and the key that each follows.
     pub keys: BTreeMap<KeyId, Option<KeyId>>,
     /// Keys that the bundle revokes.
     pub revoked: BTreeSet<KeyId>,
     /// How many statements the bundle's own ConfigMap holds, pages apart.
     pub unpaged: usize,
+    /// How many of these may go to a page: those about signing keys, which stay for ever.
+    pub pageable: usize,
 }
 
 /// How much a key was used.
@@ -148,6 +164,8 @@ pub struct Observed<'a> {
     pub keys: Stored<Keys>,
     /// The published bundle.
     pub bundle: Stored<Published>,
+    /// Whether other policies have keys of a root.
+    pub keys_elsewhere: bool,
     /// Answers of an offline root that are not yet taken: keys that it states something of.
     pub answered: BTreeSet<KeyId>,
     /// Statements of an offline root about its successor that are not yet published.
@@ -258,12 +276,7 @@ impl Sound<'_> {
     }
 
     fn held(&self) -> impl Iterator<Item = &Known> {
-        let keys = self.keys;
-        keys.active
-            .iter()
-            .chain(&keys.next)
-            .chain(&keys.previous)
-            .chain(&keys.retired)
+        self.keys.all()
     }
 }
 
@@ -296,6 +309,14 @@ fn check<'a>(observed: &'a Observed<'_>) -> Result<Sound<'a>, Refusal> {
     };
     let root = check_root(observed, published, had_key)?;
     match &observed.keys {
+        Stored::Present(keys) if !root.offline && keys.all().any(|key| !key.endorsed) => Err(Refusal::new(
+            reasons::KEYS_UNREADABLE,
+            format!(
+                "the policy's Secret holds a key that root {} vouches not for: restore the Secret, or the root, from a \
+                 backup",
+                root.id.short()
+            ),
+        )),
         Stored::Unreadable(why) => Err(Refusal::new(
             reasons::KEYS_UNREADABLE,
             format!("the policy's Secret: {why}; restore it from a backup"),
@@ -325,10 +346,13 @@ fn check_root<'a>(
     had_key: bool,
 ) -> Result<&'a Root, Refusal> {
     let secret = names::ROOT_SECRET;
+    let is_first = observed.keys == Stored::Missing && published.is_none() && !had_key;
     match &observed.root {
-        Stored::Missing if observed.keys == Stored::Missing && published.is_none() && !had_key => Err(
-            Refusal::with(Step::MintRoot, reasons::PUBLISHING, "the root key is being made"),
-        ),
+        Stored::Missing if is_first && !observed.keys_elsewhere => Err(Refusal::with(
+            Step::MintRoot,
+            reasons::PUBLISHING,
+            "the root key is being made",
+        )),
         Stored::Missing => Err(Refusal::new(
             reasons::ROOT_UNAVAILABLE,
             format!(
@@ -356,9 +380,24 @@ fn check_root<'a>(
                     ),
                 ))
             }
+            Some(bundle) if is_outdated(root, bundle) => Err(Refusal::new(
+                reasons::ROOT_UNAVAILABLE,
+                format!(
+                    "root {} was succeeded, and its successor's key is not at hand: restore the root that is in use, for \
+                     example by `chimera trust restore`",
+                    root.id.short(),
+                ),
+            )),
             _ => Ok(root),
         },
     }
+}
+
+/// Whether the root is one from before a roll-over that the bundle knows of: restored from an old backup, it must not
+/// vouch for anything again.
+fn is_outdated(root: &Root, bundle: &Published) -> bool {
+    let is_in_turn = root.id == bundle.root && (root.offline || root.successor.is_some());
+    bundle.succeeded.contains(&root.id) && !is_in_turn
 }
 
 /// The next step of a policy whose keys, root and bundle fit one another.
@@ -389,7 +428,9 @@ fn next_step(observed: &Observed<'_>, sound: &Sound<'_>, withdrawn: &BTreeSet<Ke
     if is_unpublished(observed, sound) || !withdrawn.is_empty() {
         return Step::Publish;
     }
-    if sound.published.is_some_and(|bundle| bundle.unpaged > PAGE_AT) {
+    // A page is full when it is written: there may be only so many.
+    let is_page_due = |bundle: &Published| bundle.unpaged > PAGE_AT && bundle.pageable >= PAGE_SIZE;
+    if sound.published.is_some_and(is_page_due) {
         return Step::Page;
     }
     if let Some(step) = roll_root(observed, sound) {
@@ -433,12 +474,12 @@ fn is_unpublished(observed: &Observed<'_>, sound: &Sound<'_>) -> bool {
         || revocations(observed, sound).any(|id| !sound.root.offline || observed.answered.contains(&id))
 }
 
-/// Keys that the policy revokes and the bundle does not, yet.
+/// Keys of the bundle that the policy revokes and the bundle does not, yet. Nobody believes a key that is not in it.
 fn revocations<'a>(observed: &'a Observed<'_>, sound: &'a Sound<'_>) -> impl Iterator<Item = KeyId> + 'a {
     let revoked = observed.policy.spec.revoked.iter();
     revoked
         .filter_map(|revoked| revoked.key_id.parse().ok())
-        .filter(|id| !sound.is_revoked(id))
+        .filter(|id| sound.is_published(id) && !sound.is_revoked(id))
 }
 
 /// A key that the policy revokes is not used from then on, whether or not everybody can see it already.
@@ -753,7 +794,11 @@ mod tests {
         }
 
         fn plan(&self) -> Plan {
-            plan(&Observed {
+            plan(&self.observed())
+        }
+
+        fn observed(&self) -> Observed<'_> {
+            Observed {
                 policy: &self.policy,
                 operator_namespace: "ops",
                 root: self.root.clone(),
@@ -761,10 +806,11 @@ mod tests {
                 bundle: self.bundle.clone(),
                 answered: self.answered.clone(),
                 root_answered: false,
+                keys_elsewhere: false,
                 requested: self.requested.clone(),
                 usage: self.usage,
                 now: at(self.now),
-            })
+            }
         }
 
         /// One step; what it was.
@@ -826,7 +872,8 @@ mod tests {
                     let Stored::Present(bundle) = &mut self.bundle else {
                         panic!("no bundle")
                     };
-                    bundle.unpaged -= PAGE_AT / 2;
+                    bundle.unpaged -= PAGE_SIZE;
+                    bundle.pageable -= PAGE_SIZE;
                 }
                 Step::Rotate(asked) => {
                     self.usage = Usage::default();
@@ -878,7 +925,10 @@ mod tests {
                 bundle.former_roots.insert(bundle.root);
                 bundle.root = root.id.clone();
             }
-            bundle.former_roots.extend(root.successor.clone());
+            if let Some(successor) = root.successor {
+                bundle.former_roots.insert(successor);
+                bundle.succeeded.insert(root.id);
+            }
             let mut before = None;
             for key in self.held().into_iter().filter(|key| key.endorsed) {
                 bundle.keys.entry(key.id.clone()).or_insert(before.clone());
@@ -890,6 +940,7 @@ mod tests {
                 .revoked
                 .extend(revoked.filter_map(|key| key.key_id.parse().ok()));
             bundle.unpaged = bundle.keys.len();
+            bundle.pageable = bundle.keys.len();
             self.bundle = Stored::Present(bundle);
         }
 
@@ -942,9 +993,11 @@ mod tests {
         Published {
             root,
             former_roots: BTreeSet::new(),
+            succeeded: BTreeSet::new(),
             keys: keys.iter().map(|&key| (id(key), None)).collect(),
             revoked: BTreeSet::new(),
             unpaged: keys.len(),
+            pageable: keys.len(),
         }
     }
 
@@ -1207,7 +1260,66 @@ mod tests {
             panic!("no bundle")
         };
         bundle.unpaged = PAGE_AT + 1;
+        bundle.pageable = PAGE_SIZE - 1;
+        assert_eq!(world.settle(), [], "a page would not be full");
+        let Stored::Present(bundle) = &mut world.bundle else {
+            panic!("no bundle")
+        };
+        bundle.pageable = PAGE_SIZE;
         assert_eq!(world.settle(), [Step::Page]);
+    }
+
+    #[test]
+    fn a_revoked_key_that_nobody_believes_anyway_is_not_revoked_again_and_again() {
+        for offline in [false, true] {
+            let mut world = if offline {
+                World::offline(serde_json::json!({}))
+            } else {
+                World::signing(serde_json::json!({}))
+            };
+            world.settle();
+            world.answered = world.requested.clone();
+            world.settle();
+            world.policy.spec.revoked = vec![api::key_rotation_policy::RevokedKey {
+                key_id: id('c').to_string(),
+                reason: api::key_rotation_policy::RevocationReason::KeyCompromise,
+                since: None,
+            }];
+            assert_eq!(world.settle(), [], "offline: {offline}");
+        }
+    }
+
+    #[test]
+    fn a_root_from_before_a_roll_over_vouches_for_nothing() {
+        let mut world = World::signing(serde_json::json!({}));
+        world.settle();
+        let old = world.root.clone();
+        world.annotate(names::ROLL_ROOT_ANNOTATION, "1");
+        // The successor is published, and not yet in its place.
+        world.step();
+        world.step();
+        for _ in 0..2 {
+            let new = std::mem::replace(&mut world.root, old.clone());
+            let plan = world.plan();
+            let reason = plan.status.conditions[0].reason.as_str();
+            assert_eq!(
+                (plan.step, plan.usable, reason),
+                (Step::None, false, reasons::ROOT_UNAVAILABLE)
+            );
+            world.root = new;
+            world.settle();
+        }
+        assert!(world.plan().usable);
+    }
+
+    #[test]
+    fn no_root_is_made_where_another_policy_has_keys() {
+        let world = World::signing(serde_json::json!({}));
+        let plan = plan(&Observed {
+            keys_elsewhere: true,
+            ..world.observed()
+        });
+        assert_eq!((plan.step, plan.usable), (Step::None, false));
     }
 
     #[test]

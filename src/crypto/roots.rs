@@ -82,6 +82,12 @@ impl Roots {
         self.0.keys()
     }
 
+    /// The believed roots that were succeeded: some day, what they state counts no longer.
+    pub fn succeeded(&self) -> impl Iterator<Item = &KeyId> {
+        let ended = self.0.iter().filter(|(_, root)| root.until.is_some());
+        ended.map(|(id, _)| id)
+    }
+
     /// Whether the root `id` is believed.
     pub fn contains(&self, id: &KeyId) -> bool {
         self.0.contains_key(id)

@@ -1,0 +1,244 @@
+//! Every fault at every write of a rotation: the process ends before or after it, its answer is lost, it meets a conflict.
+//! Whatever happened, the same keys are there in the end, none was lost, none was used before it was published, and every
+//! receipt is believed by whoever pinned the first root.
+
+use std::collections::BTreeSet;
+
+use api::names;
+use controller_core::key_plan::PAGE_AT;
+use crypto::{KeyId, KeyPurpose, KeyStatement, SigningKey, Suite};
+use serde_json::{Value, json};
+
+use crate::{
+    recorded_server::Fault,
+    simulation::{ROOT, Simulation, TRUST, policy_path},
+};
+
+/// Times of a policy that rotates every minute.
+fn by_the_minute() -> Value {
+    json!({"interval": "60s", "prefetch": "10s", "overlap": "5s"})
+}
+
+fn spec(purpose: &str, algorithm: &str, rotation: &Value) -> Value {
+    json!({"purpose": purpose, "algorithm": algorithm, "rotation": rotation})
+}
+
+fn signing() -> Value {
+    spec("Signing", "ML-DSA-87", &by_the_minute())
+}
+
+/// Goes one way from where `start` is, without a fault and then with each fault at each write, and compares. How many ways
+/// were gone.
+async fn enumerate(start: &Simulation, way: impl AsyncFn(&mut Simulation)) -> usize {
+    enumerate_revoking(start, &BTreeSet::new(), way).await
+}
+
+async fn enumerate_revoking(
+    start: &Simulation,
+    revoked: &BTreeSet<KeyId>,
+    way: impl AsyncFn(&mut Simulation),
+) -> usize {
+    let mut calm = start.copy();
+    way(&mut calm).await;
+    calm.verify_receipts(revoked);
+    assert_eq!(calm.failures(), <[String; 0]>::default(), "without a fault");
+    let (end, writes) = (calm.outline(), calm.server.write_count());
+    assert!(writes > 0, "nothing happened");
+    for at in 0..writes {
+        for fault in Fault::ALL {
+            let mut simulation = start.copy();
+            simulation.server.fail(at, fault);
+            way(&mut simulation).await;
+            let about = || format!("{fault:?} at write {at} of {:?}", simulation.server.writes());
+            assert!(
+                simulation.failures().len() <= 1,
+                "{}: {:?}",
+                about(),
+                simulation.failures()
+            );
+            assert_eq!(simulation.outline(), end, "{}", about());
+            simulation.verify_receipts(revoked);
+        }
+    }
+    writes * Fault::ALL.len()
+}
+
+async fn installed(namespace: &str, spec: &Value) -> Simulation {
+    let mut simulation = Simulation::new();
+    simulation.add(namespace, "p", spec);
+    simulation.settle().await;
+    simulation
+}
+
+/// Prefetched, published, rotated, retired.
+async fn one_interval(simulation: &mut Simulation) {
+    for seconds in [50, 10, 5] {
+        simulation.wait(seconds);
+        simulation.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn an_installation() {
+    for (namespace, spec) in [
+        ("ops", signing()),
+        ("ops", spec("Sealing", "ML-KEM-1024", &by_the_minute())),
+        ("team", spec("Sealing", "ML-KEM-1024", &by_the_minute())),
+        ("ops", spec("Session", "AES-256-GCM-L4", &by_the_minute())),
+    ] {
+        let mut start = Simulation::new();
+        start.add(namespace, "p", &spec);
+        enumerate(&start, async |simulation| {
+            simulation.settle().await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_installation_of_several_policies_at_once() {
+    let mut start = Simulation::new();
+    start.add("ops", "signing", &signing());
+    start.add("ops", "sealing", &spec("Sealing", "ML-KEM-1024", &json!({})));
+    start.add("team", "sealing", &spec("Sealing", "ML-KEM-1024", &json!({})));
+    enumerate(&start, async |simulation| {
+        simulation.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rotation_of_signing_keys() {
+    for algorithm in ["ML-DSA-87", "Ed25519+ML-DSA-87"] {
+        let start = installed("ops", &spec("Signing", algorithm, &by_the_minute())).await;
+        enumerate(&start, one_interval).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_of_sealing_keys() {
+    for namespace in ["ops", "team"] {
+        let mut start = installed(namespace, &spec("Sealing", "ML-KEM-1024", &by_the_minute())).await;
+        one_interval(&mut start).await;
+        enumerate(&start, one_interval).await;
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_of_session_keys() {
+    let mut start = installed("ops", &spec("Session", "AES-256-GCM-L4", &by_the_minute())).await;
+    one_interval(&mut start).await;
+    enumerate(&start, one_interval).await;
+}
+
+#[tokio::test]
+async fn a_rotation_by_hand() {
+    let start = installed("ops", &spec("Signing", "ML-DSA-87", &json!({"overlap": "5s"}))).await;
+    start.annotate(names::ROTATE_ANNOTATION, "now");
+    enumerate(&start, async |simulation| {
+        simulation.settle().await;
+        simulation.wait(5);
+        simulation.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_roll_over_of_the_root_and_the_rotation_after_it() {
+    let start = installed("ops", &signing()).await;
+    start.annotate(names::ROLL_ROOT_ANNOTATION, "now");
+    enumerate(&start, async |simulation| {
+        simulation.settle().await;
+        one_interval(simulation).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_roll_over_of_the_root_while_other_policies_rotate() {
+    let mut start = Simulation::new();
+    // In this order, so that the others come between the steps of the root's succession.
+    start.add("ops", "signing", &signing());
+    start.add("ops", "other", &signing());
+    start.add(
+        "ops",
+        "sealing",
+        &spec("Sealing", "ML-KEM-1024", &by_the_minute()),
+    );
+    start.settle().await;
+    enumerate(&start, async |simulation| {
+        simulation.annotate(names::ROLL_ROOT_ANNOTATION, "now");
+        simulation.wait(50);
+        // Time passes between any two steps.
+        for _ in 0..16 {
+            simulation.wait(1);
+            simulation.reconcile_all().await;
+        }
+        simulation.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_of_the_key_in_use() {
+    let start = installed("ops", &signing()).await;
+    let active = start
+        .policy()
+        .status
+        .and_then(|status| status.active_key_id)
+        .expect("a key in use");
+    start.edit(&policy_path("ops", "p"), |policy| {
+        policy["spec"]["revoked"] = json!([{"keyId": active, "reason": "KeyCompromise"}]);
+    });
+    let revoked = BTreeSet::from([active.parse().expect("a key id")]);
+    enumerate_revoking(&start, &revoked, async |simulation| {
+        simulation.settle().await;
+        simulation.wait(5);
+        simulation.settle().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_of_old_statements() {
+    let start = installed("ops", &signing()).await;
+    fill_bundle(&start, PAGE_AT);
+    enumerate(&start, one_interval).await;
+}
+
+/// Statements about so many keys that others published.
+fn fill_bundle(simulation: &Simulation, count: usize) {
+    let secret = simulation.server.get(ROOT).expect("the root");
+    let secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).expect("a Secret");
+    let seed = secret.data.expect("data")["seed"].0.clone();
+    let root =
+        SigningKey::from_seed(Suite::MlDsa87, seed.as_slice().try_into().expect("32 bytes")).expect("a key");
+    let mut bundle = simulation.bundle().expect("a bundle");
+    let now = simulation.context.clock.steady();
+    for number in 0..count - bundle.statements.len() {
+        let number = u8::try_from(number).expect("few");
+        let key = SigningKey::from_seed(Suite::MlDsa65, &[number; 32]).expect("a key");
+        let about = KeyStatement::about(key.verifying_key(), KeyPurpose::Signing, now, None, None, 1);
+        bundle.statements.insert(0, about.sign(&root).expect("signed"));
+    }
+    let mut map = simulation.server.get(TRUST).expect("the bundle");
+    map["data"][names::TRUST_BUNDLE_KEY] = json!(bundle.to_json());
+    simulation.server.put(TRUST, &map);
+}
+
+#[tokio::test]
+async fn an_offline_root_that_is_asked_and_answers() {
+    let root = SigningKey::from_seed(Suite::MlDsa87, &[7; 32]).expect("a key");
+    let mut start = Simulation::offline(root);
+    start.add("ops", "p", &signing());
+    enumerate(&start, async |simulation| {
+        simulation.settle().await;
+        simulation.answer();
+        simulation.settle().await;
+        simulation.wait(60);
+        simulation.settle().await;
+        simulation.answer();
+        simulation.settle().await;
+    })
+    .await;
+}

@@ -1,0 +1,79 @@
+//! What reconciles may use, in tests: a client of a [recorded server](crate::recorded_server), and clocks of the test's own.
+
+use std::sync::Arc;
+
+use clap::Parser as _;
+use controller_core::head_pod::Template;
+use crypto::VerifyingKey;
+use kube::{Client, runtime::reflector::store};
+
+use crate::{
+    certificates::Authority,
+    clock::{self, Clock},
+    context::{Context, Remembered, Scope},
+    entropy::KeyMaker,
+    events::Events,
+    fleet::Fleet,
+    identity::Identities,
+    keyring::Keyring,
+    metrics::Metrics,
+    runs::Runs,
+    settings::Settings,
+    triggers::Triggers,
+};
+
+/// What a process has when it begins: nothing that another one remembered.
+pub fn context(client: &Client) -> Arc<Context> {
+    process(client, 7, None, Clock::default())
+}
+
+/// A process of this term, whose root may be offline.
+pub fn process(
+    client: &Client,
+    fencing_token: u64,
+    offline_root: Option<VerifyingKey>,
+    clock: Clock,
+) -> Arc<Context> {
+    let now = clock::now();
+    let pair = Authority::generate(now).expect("an authority");
+    let authority = Authority::from_pem(&pair.certificate, &pair.private_key).expect("read back");
+    let tls = authority.client_config(now).expect("a configuration");
+    let triggers = Arc::new(Triggers::default());
+    let metrics = Arc::new(Metrics::default());
+    let fleet = Fleet::new(Arc::clone(&triggers));
+    Arc::new(Context {
+        client: client.clone(),
+        settings: Settings::parse_from(["chimera-controller", "--namespace", "ops"]),
+        runs: Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics)),
+        key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),
+        metrics,
+        fleet,
+        triggers,
+        keyring: Keyring::default(),
+        offline_root,
+        clock,
+        events: Events::start(client.clone(), "test".to_owned()),
+        template: Template {
+            default_image: "localhost/head:1".to_owned(),
+            allowed_images: Vec::new(),
+            operator_namespace: "ops".to_owned(),
+        },
+        identities: Identities::default(),
+        authority,
+        tls,
+        fencing_token,
+    })
+}
+
+/// The whole cluster, without anything in it.
+pub fn scope(context: Arc<Context>) -> Arc<Scope> {
+    Arc::new(Scope {
+        context,
+        workflows: store().0,
+        heads: store().0,
+        pods: store().0,
+        receipts: store().0,
+        refused_pods: Remembered::default(),
+        network_policies: Remembered::default(),
+    })
+}
