@@ -9,6 +9,7 @@
 extern crate self as crypto;
 
 pub mod attestation;
+mod binary_text;
 pub mod digest;
 pub mod dsse;
 pub mod grant;

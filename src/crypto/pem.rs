@@ -1,12 +1,11 @@
 //! PEM (RFC 7468), strictly: one block of a known label with nothing but white space around it, lines of 64 characters.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use crate::binary_text::{BASE64, Engine as _};
 use zeroize::Zeroizing;
 
 /// `der` as one block, newline at the end. The text is wiped when it is dropped: it may be a private key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
-    let text = Zeroizing::new(STANDARD.encode(der));
+    let text = Zeroizing::new(BASE64.encode(der));
     let mut pem = Zeroizing::new(String::with_capacity(
         text.len() + text.len() / 64 + 2 * label.len() + 40,
     ));
@@ -37,8 +36,8 @@ pub(crate) fn decode(label: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
         .strip_suffix(label)?
         .strip_suffix("-----END ")?;
     let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
-    base64.extend(body.split_ascii_whitespace());
-    STANDARD.decode(base64.as_bytes()).ok().map(Zeroizing::new)
+    base64.extend(body.lines().map(str::trim_ascii));
+    BASE64.decode(base64.as_bytes()).ok().map(Zeroizing::new)
 }
 
 #[cfg(test)]
