@@ -345,9 +345,9 @@ fn build_request(
         document: &start.source,
         inputs: &start.accepted.inputs,
         specifications: &start.specifications.files,
-        suite: signer.key.suite(),
+        suite: signer.key().suite(),
         fencing_token: scope.context.fencing_token,
-        now: clock::now(),
+        now: signer.time(clock::now()),
     };
     let destination = Destination {
         head: &on.member.head,
@@ -356,7 +356,8 @@ fn build_request(
         node: on.member.node.as_deref(),
         attester: &on.link.attester,
     };
-    let grant = build_grant(&intent, &destination).sign(&signer.key)?;
+    let grant = build_grant(&intent, &destination).sign(signer.key())?;
+    signer.counter.count(grant.payload().len());
     scope
         .context
         .metrics
