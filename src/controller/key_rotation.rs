@@ -15,6 +15,7 @@ use controller_core::{
 use crypto::{
     KemSuite, KeyId, KeyPurpose, KeyStatement, KeySuite, PrivateKey, SigningKey, Suite,
     digest::sha256_hex,
+    entropy::Entropy,
     offline_root::Requests,
     revocation::{self, Revocation},
     trust::Bundle,
@@ -80,7 +81,7 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         policy: &policy,
         operator_namespace: &context.settings.namespace,
         root: seen.root.map(RootKey::known),
-        keys: seen.ring.map(Keys::from),
+        keys: seen.ring.map(|ring| Keys::from(ring)),
         bundle: seen.bundle.map(PublishedBundle::known),
         answered: answered(&seen),
         root_answered: !seen.new_root_statements().is_empty(),
@@ -238,7 +239,7 @@ fn minter(context: &Context) -> String {
 }
 
 async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
-    let key = PrivateKey::generate(suite_of(policy.spec.algorithm))?;
+    let (key, _) = PrivateKey::generate_from(suite_of(policy.spec.algorithm), &Entropy::system())?;
     let (now, id) = (clock::steady(), key.key_id().clone());
     let ring = match &seen.ring {
         Stored::Present(ring) => ring.clone(),
@@ -264,9 +265,9 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
 
 fn suite_of(algorithm: Algorithm) -> KeySuite {
     match algorithm {
-        Algorithm::MlDsa87 | Algorithm::MlDsa65 | Algorithm::Ed25519MlDsa87 => {
-            KeySuite::Signature(Suite::MlDsa87)
-        }
+        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
+        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
+        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
         // Streams agree on their keys by encapsulation.
         Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
     }

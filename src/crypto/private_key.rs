@@ -1,5 +1,6 @@
 //! Private keys of any purpose, as policies keep them: those that sign and those that decapsulate.
 
+use crate::entropy::{Dropped, Entropy};
 use crate::kem::DecapsulationKey;
 use crate::key::{Error, KeyId, SigningKey};
 use crate::public_key::{KeySuite, PublicKey};
@@ -14,21 +15,24 @@ pub enum PrivateKey {
 }
 
 impl PrivateKey {
-    /// A new key from the operating system's randomness.
-    pub fn generate(suite: KeySuite) -> Result<Self, Error> {
+    /// A new key from `entropy`, and the sources that failed.
+    pub fn generate_from(suite: KeySuite, entropy: &Entropy) -> Result<(Self, Vec<Dropped>), Error> {
         match suite {
-            KeySuite::Signature(suite) => SigningKey::generate(suite).map(Self::Signing),
-            KeySuite::Encapsulation(_) => DecapsulationKey::generate().map(Self::Decapsulation),
+            KeySuite::Signature(suite) => {
+                let (key, dropped) = SigningKey::generate_from(suite, entropy)?;
+                Ok((Self::Signing(key), dropped))
+            }
+            KeySuite::Encapsulation(_) => {
+                let (key, dropped) = DecapsulationKey::generate_from(entropy)?;
+                Ok((Self::Decapsulation(key), dropped))
+            }
         }
     }
 
     /// The key that belongs to `seed`, which must have the suite's length.
     pub fn from_seed(suite: KeySuite, seed: &[u8]) -> Result<Self, Error> {
         match suite {
-            KeySuite::Signature(suite) => {
-                let seed = seed.try_into().map_err(|_| Error::Derive(suite))?;
-                SigningKey::from_seed(suite, seed).map(Self::Signing)
-            }
+            KeySuite::Signature(suite) => SigningKey::from_seed(suite, seed).map(Self::Signing),
             KeySuite::Encapsulation(suite) => {
                 let seed = seed.try_into().map_err(|_| Error::Encapsulation(suite))?;
                 DecapsulationKey::from_seed(seed).map(Self::Decapsulation)
@@ -39,7 +43,7 @@ impl PrivateKey {
     /// The seed, to be stored where only its owner can read it.
     pub fn seed(&self) -> Zeroizing<Vec<u8>> {
         match self {
-            Self::Signing(key) => Zeroizing::new(key.seed().to_vec()),
+            Self::Signing(key) => key.seed(),
             Self::Decapsulation(key) => Zeroizing::new(key.seed().to_vec()),
         }
     }
@@ -92,9 +96,11 @@ mod tests {
     fn keys_of_every_purpose_come_back_from_their_seeds() {
         for suite in [
             KeySuite::Signature(Suite::MlDsa87),
+            KeySuite::Signature(Suite::Ed25519MlDsa87),
             KeySuite::Encapsulation(KemSuite::MlKem1024),
         ] {
-            let key = PrivateKey::generate(suite).unwrap();
+            let (key, dropped) = PrivateKey::generate_from(suite, &Entropy::system()).unwrap();
+            assert!(dropped.is_empty());
             assert_eq!(key.suite(), suite);
             let back = PrivateKey::from_seed(suite, &key.seed()).unwrap();
             assert_eq!(back.public_key(), key.public_key());
