@@ -37,7 +37,9 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
     payload_type: String,
-    payload: Vec<u8>,
+    /// The bytes that are signed; they end with the payload.
+    signed: Vec<u8>,
+    payload_len: usize,
     key_id: String,
     signature: Vec<u8>,
 }
@@ -45,10 +47,12 @@ pub struct Envelope {
 impl Envelope {
     /// Signs `payload` as one of `payload_type`.
     pub fn sign(payload_type: &str, payload: &[u8], key: &SigningKey) -> Result<Self, Error> {
-        let signature = key.sign(&pae(payload_type, payload))?;
+        let signed = pae(payload_type, payload);
+        let signature = key.sign(&signed)?;
         Ok(Self {
             payload_type: payload_type.to_owned(),
-            payload: payload.to_vec(),
+            signed,
+            payload_len: payload.len(),
             key_id: key.verifying_key().key_id().to_string(),
             signature,
         })
@@ -65,27 +69,24 @@ impl Envelope {
     ///
     /// Base64 needs no escapes, so it is written straight into its place: a serialiser would look at every sign of it.
     pub fn to_json(&self) -> String {
-        let (payload_type, key_id) = (quoted(&self.payload_type), quoted(&self.key_id));
-        let payload = BASE64.encode(&self.payload);
-        let signature = BASE64.encode(&self.signature);
-        [
-            "{\"payloadType\":",
-            &payload_type,
-            ",\"payload\":\"",
-            &payload,
-            "\",\"signatures\":[{\"keyid\":",
-            &key_id,
-            ",\"sig\":\"",
-            &signature,
-            "\"}]}",
-        ]
-        .concat()
+        let base64_len = (self.payload().len() + self.signature.len()) / 3 * 4;
+        let mut json = String::with_capacity(base64_len + self.payload_type.len() + self.key_id.len() + 128);
+        json.push_str("{\"payloadType\":");
+        json.push_str(&quoted(&self.payload_type));
+        json.push_str(",\"payload\":\"");
+        BASE64.encode_string(self.payload(), &mut json);
+        json.push_str("\",\"signatures\":[{\"keyid\":");
+        json.push_str(&quoted(&self.key_id));
+        json.push_str(",\"sig\":\"");
+        BASE64.encode_string(&self.signature, &mut json);
+        json.push_str("\"}]}");
+        json
     }
 
     /// The payload, if the signature is valid under `key`. The envelope's own key id is a hint and plays no part.
     pub fn verify(&self, key: &VerifyingKey) -> Result<&[u8], Error> {
-        key.verify(&pae(&self.payload_type, &self.payload), &self.signature)?;
-        Ok(&self.payload)
+        key.verify(&self.signed, &self.signature)?;
+        Ok(self.payload())
     }
 
     /// As [`Envelope::verify`], for a payload that must be of one type.
@@ -106,7 +107,7 @@ impl Envelope {
 
     /// The payload's bytes, as yet unproven: for digests, and for looking up the key to verify with.
     pub fn payload(&self) -> &[u8] {
-        &self.payload
+        &self.signed[self.signed.len() - self.payload_len..]
     }
 
     /// The key that the envelope says signed it: a hint, never a decision.
@@ -124,7 +125,7 @@ impl Serialize for Envelope {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         Wire {
             payload_type: Cow::Borrowed(&self.payload_type),
-            payload: BASE64.encode(&self.payload).into(),
+            payload: BASE64.encode(self.payload()).into(),
             signatures: vec![WireSignature {
                 keyid: Cow::Borrowed(&self.key_id),
                 sig: BASE64.encode(&self.signature).into(),
@@ -179,10 +180,12 @@ impl Wire<'_> {
         let [signature] = self.signatures.as_slice() else {
             return Err(Error::SignatureCount(self.signatures.len()));
         };
+        let payload = BASE64
+            .decode(self.payload.as_bytes())
+            .map_err(|_| Error::Base64("payload"))?;
         Ok(Envelope {
-            payload: BASE64
-                .decode(self.payload.as_bytes())
-                .map_err(|_| Error::Base64("payload"))?,
+            signed: pae(&self.payload_type, &payload),
+            payload_len: payload.len(),
             signature: BASE64
                 .decode(signature.sig.as_bytes())
                 .map_err(|_| Error::Base64("signature"))?,
