@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef, reasons};
 use controller_core::{
+    inputs::Inputs,
     mirror::mirrored,
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
@@ -114,7 +115,7 @@ async fn write_conclusion(
 struct Judged {
     record: Option<run::Record>,
     failure: Option<RunError>,
-    inputs: Vec<u8>,
+    inputs: Inputs,
 }
 
 fn judge(
@@ -122,10 +123,10 @@ fn judge(
     over: &Conclusion,
     trusted: &crypto::trust::TrustedKeys,
 ) -> Result<Judged, Loss> {
-    let raw_inputs = || serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
+    let raw_inputs = || Inputs::plain(serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default());
     match &over.outcome {
-        Outcome::Answered { ending, accepted } => {
-            match run::judge(ending, workflow, over.attempt, trusted, &accepted.document) {
+        Outcome::Answered { ending, document } => {
+            match run::judge(ending, workflow, over.attempt, trusted, document) {
                 Ok(record) => {
                     let failure = record.failure.clone();
                     Ok(Judged {

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use crypto::{SigningKey, trust::TrustedKeys};
+use crypto::{KeyId, SigningKey, kem::DecapsulationKey, trust::TrustedKeys};
 
 /// A published key that may sign.
 pub struct Signer {
@@ -15,6 +15,14 @@ pub struct Signer {
     pub statement: Vec<u8>,
     /// Statements of roots about one another, since the first roll-over: envelopes, JSON.
     pub root_statements: Vec<Vec<u8>>,
+}
+
+/// A key that opens sealed inputs: in use, accepted for the overlap, or retained.
+pub struct Opener {
+    /// The key.
+    pub key: Arc<DecapsulationKey>,
+    /// The one namespace that it serves; without one, all of them.
+    pub namespace: Option<String>,
 }
 
 /// The published bundle, verified.
@@ -29,6 +37,7 @@ pub struct Trust {
 #[derive(Default)]
 pub struct Keyring {
     signers: RwLock<HashMap<String, Arc<Signer>>>,
+    openers: RwLock<HashMap<String, Vec<Opener>>>,
     trust: RwLock<Option<Arc<Trust>>>,
 }
 
@@ -39,6 +48,32 @@ impl Keyring {
         signers.get(policy).cloned().ok_or_else(|| {
             format!("KeyRotationPolicy {policy} has no published key in use; see `kubectl get krp`")
         })
+    }
+
+    /// The key `id`, if some policy holds it and it may open what is sealed for `namespace`.
+    pub fn opener(&self, id: &KeyId, namespace: &str) -> Option<Arc<DecapsulationKey>> {
+        let openers = self.openers.read().unwrap_or_else(PoisonError::into_inner);
+        openers
+            .values()
+            .flatten()
+            .find(|opener| {
+                let serves = opener
+                    .namespace
+                    .as_deref()
+                    .is_none_or(|served| served == namespace);
+                serves && opener.key.encapsulation_key().key_id() == id
+            })
+            .map(|opener| Arc::clone(&opener.key))
+    }
+
+    /// Sets the keys of a sealing policy, named as `namespace/name`; none takes them all away.
+    pub fn put_openers(&self, policy: &str, keys: Vec<Opener>) {
+        let mut openers = self.openers.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.is_empty() {
+            openers.remove(policy);
+        } else {
+            openers.insert(policy.to_owned(), keys);
+        }
     }
 
     /// The bundle, once it is published.

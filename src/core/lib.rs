@@ -6,6 +6,7 @@
 pub mod document;
 pub mod head_plan;
 pub mod head_pod;
+pub mod inputs;
 pub mod key_plan;
 pub mod mirror;
 pub mod placement;
@@ -13,6 +14,7 @@ pub mod receipt;
 pub mod receipt_check;
 pub mod requirements;
 pub mod run;
+pub mod sealed;
 pub mod specification;
 pub mod violation;
 pub mod workflow_plan;

@@ -49,7 +49,7 @@ impl Binding {
     }
 
     /// Whether `run` is what the seal is for.
-    pub(super) fn check(&self, run: &Run<'_>) -> Result<(), Error> {
+    pub fn check(&self, run: &Run<'_>) -> Result<(), Error> {
         let document = sha256_hex(run.document);
         let bound = self.document.as_ref().unwrap_or(&document);
         for (what, sealed, actual) in [
