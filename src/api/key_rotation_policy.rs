@@ -25,7 +25,7 @@ use crate::Condition;
     namespaced,
     status = "KeyRotationPolicyStatus",
     derive = "PartialEq",
-    doc = "A KeyRotationPolicy owns a key and its successors. The public half of a key is published before the key is used, so that a rotation never leaves a receipt that cannot be verified. The annotation `chimera.dunes.io/rotate`, when changed, asks for a rotation now.",
+    doc = "A KeyRotationPolicy owns a key and its successors. The public half of a key is published before the key is used, so that a rotation never leaves a receipt that cannot be verified. The annotation `chimera.dunes.io/rotate`, when changed, asks for a rotation now; `chimera.dunes.io/roll-root`, on a policy that signs, for a new root.",
     printcolumn(
         name = "Purpose",
         type_ = "string",
@@ -67,8 +67,8 @@ use crate::Condition;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "self.purpose != 'Signing' || self.algorithm == 'ML-DSA-87'",
-        "message": "purpose Signing needs the algorithm ML-DSA-87",
+        "rule": "self.purpose != 'Signing' || self.algorithm in ['ML-DSA-87', 'ML-DSA-65', 'Ed25519+ML-DSA-87']",
+        "message": "purpose Signing needs the algorithm ML-DSA-87, ML-DSA-65 or Ed25519+ML-DSA-87",
     },
     {
         "rule": "self.purpose != 'Sealing' || self.algorithm == 'ML-KEM-1024'",
@@ -88,7 +88,7 @@ pub struct KeyRotationPolicySpec {
     }]))]
     pub purpose: Purpose,
 
-    /// Algorithm of the key: `ML-DSA-87` (FIPS 204) to sign, `ML-KEM-1024` (FIPS 203) to seal,
+    /// Algorithm of the key: `ML-DSA-87` or `ML-DSA-65` (FIPS 204) or `Ed25519+ML-DSA-87` (both must verify) to sign, `ML-KEM-1024` (FIPS 203) to seal,
     /// `AES-256-GCM-L4` (four lanes of AES-256-GCM) for sessions. It cannot change.
     #[schemars(extend("x-kubernetes-validations" = [{
         "rule": "self == oldSelf",
@@ -100,15 +100,50 @@ pub struct KeyRotationPolicySpec {
     #[serde(default)]
     pub rotation: Rotation,
 
-    /// How many retired keys stay in the Secret and in status, from 0 to 64. The public halves of
-    /// retired signing keys stay published for ever, so that old receipts verify.
+    /// How many retired keys stay in status, from 0 to 64; as many sealing keys also stay in the Secret, so
+    /// that what was sealed under them still opens. The public halves of retired signing keys stay published for ever, so
+    /// that old receipts verify; their private halves are forgotten.
     #[serde(default = "default_retain")]
     #[schemars(range(min = 0, max = 64))]
     pub retain: i32,
 
-    /// While true, the key is used but not replaced.
+    /// While true, the key is used but not replaced, unless it is revoked.
     #[serde(default)]
     pub suspend: bool,
+
+    /// Keys whose signatures must no longer be believed. A key of this policy that is in use is replaced at once. What was
+    /// once revoked stays so, even when it is taken out of this list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["keyId"]))]
+    pub revoked: Vec<RevokedKey>,
+}
+
+/// A key that must no longer be believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevokedKey {
+    /// Id of the key: 64 hexadecimal digits.
+    #[schemars(length(max = 64), regex(pattern = "^[0-9a-f]{64}$"))]
+    pub key_id: String,
+    /// Why: `KeyCompromise`, `Superseded`, `CessationOfOperation` or `PrivilegeWithdrawn`.
+    pub reason: RevocationReason,
+    /// What names this time or a later one under the key does not count. Without it nothing does that the key ever signed:
+    /// whoever has stolen a key can write any time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// Why a key is revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum RevocationReason {
+    /// Somebody else has or may have the private key.
+    KeyCompromise,
+    /// Another key took its place.
+    Superseded,
+    /// It is no longer needed.
+    CessationOfOperation,
+    /// Its owner lost the right to use it.
+    PrivilegeWithdrawn,
 }
 
 const fn default_retain() -> i32 {
@@ -143,6 +178,12 @@ pub enum Algorithm {
     /// ML-DSA-87 of FIPS 204.
     #[serde(rename = "ML-DSA-87")]
     MlDsa87,
+    /// ML-DSA-65 of FIPS 204.
+    #[serde(rename = "ML-DSA-65")]
+    MlDsa65,
+    /// Ed25519 of RFC 8032 and ML-DSA-87; a signature counts only when both verify.
+    #[serde(rename = "Ed25519+ML-DSA-87")]
+    Ed25519MlDsa87,
     /// ML-KEM-1024 of FIPS 203.
     #[serde(rename = "ML-KEM-1024")]
     MlKem1024,
@@ -156,6 +197,8 @@ impl Algorithm {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MlDsa87 => "ML-DSA-87",
+            Self::MlDsa65 => "ML-DSA-65",
+            Self::Ed25519MlDsa87 => "Ed25519+ML-DSA-87",
             Self::MlKem1024 => "ML-KEM-1024",
             Self::Aes256GcmL4 => "AES-256-GCM-L4",
         }

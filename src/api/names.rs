@@ -16,7 +16,17 @@ pub const REPORTING_CONTROLLER: &str = "chimera.dunes.io/controller";
 
 /// ConfigMap in the operator's namespace that publishes the trust bundle.
 pub const TRUST_CONFIG_MAP: &str = "chimera-trust";
-/// Key of the bundle in [`TRUST_CONFIG_MAP`].
+/// ConfigMap in the operator's namespace that publishes what an offline root is asked to state.
+pub const TRUST_REQUESTS_CONFIG_MAP: &str = "chimera-trust-requests";
+/// ConfigMap in the operator's namespace in which an offline root's answers are put.
+pub const TRUST_ANSWERS_CONFIG_MAP: &str = "chimera-trust-answers";
+/// Key of the answers in [`TRUST_ANSWERS_CONFIG_MAP`].
+pub const TRUST_ANSWERS_KEY: &str = "answers.json";
+/// How many pages of old statements the bundle may have beside [`TRUST_CONFIG_MAP`].
+pub const TRUST_PAGES: usize = 64;
+/// Key of the number of pages in [`TRUST_CONFIG_MAP`].
+pub const TRUST_PAGES_KEY: &str = "pages";
+/// Key of the bundle in [`TRUST_CONFIG_MAP`] and in its pages.
 pub const TRUST_BUNDLE_KEY: &str = "trust.json";
 /// Key of the root's public key (SPKI PEM) in [`TRUST_CONFIG_MAP`] and in [`HEAD_IDENTITY_SECRET`].
 pub const TRUST_ROOT_KEY: &str = "root.pem";
@@ -72,6 +82,9 @@ pub const CANCEL_ANNOTATION: &str = "chimera.dunes.io/cancel";
 /// Annotation of key policies: a changed value asks for a rotation now.
 pub const ROTATE_ANNOTATION: &str = "chimera.dunes.io/rotate";
 
+/// Annotation of a key policy that signs: a changed value asks for a new root, vouched for by the present one.
+pub const ROLL_ROOT_ANNOTATION: &str = "chimera.dunes.io/roll-root";
+
 /// Virtual resource on which RBAC grants [`ACT_AS_VERB`].
 pub const AGENTS_RESOURCE: &str = "agents";
 /// Verb that allows `spec.actAs`.
@@ -79,9 +92,20 @@ pub const ACT_AS_VERB: &str = "act-as";
 /// Scheme of `spec.actAs`.
 pub const AGENT_SCHEME: &str = "agent://";
 
-/// Secret in the operator's namespace with the keys of a KeyRotationPolicy.
+/// Secret in the operator's namespace with the keys of a KeyRotationPolicy there.
 pub fn key_secret(policy: &str) -> String {
     format!("chimera-keys-{policy}")
+}
+
+/// Secret in the operator's namespace with the sealing keys of a KeyRotationPolicy of another namespace. No namespace's
+/// name has a dot, so no two policies share a Secret.
+pub fn tenant_key_secret(namespace: &str, policy: &str) -> String {
+    format!("chimera-sealing-{namespace}.{policy}")
+}
+
+/// ConfigMap in the operator's namespace with the `page`th page (from 1) of the bundle's old statements.
+pub fn trust_page(page: usize) -> String {
+    format!("{TRUST_CONFIG_MAP}-{page}")
 }
 
 /// Host name in the certificate that all heads of a namespace share.

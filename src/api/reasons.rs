@@ -111,6 +111,11 @@ reasons! {
     // KeyRotationPolicy.
     KEY_ACTIVE = "KeyActive", "KeyRotationPolicy Ready", "A published key is in use.";
     PUBLISHING = "Publishing", "KeyRotationPolicy Ready", "The first key is made and published; it is used when everybody can see it.";
+    AWAITING_ROOT = "AwaitingRoot", "KeyRotationPolicy Ready", "The root is offline and has not yet vouched for the key. Answer the requests in `chimera-trust-requests` with `chimera trust sign`.";
+    KEY_REVOKED = "KeyRevoked", "KeyRotationPolicy Ready; MuReceipt Verified", "The key in use is revoked and its successor not yet published; of a receipt: a root has revoked the key that signed it.";
+    KEY_ROTATED = "KeyRotated", "Event", "The next key took over.";
+    KEY_RETIRED = "KeyRetired", "Event", "A previous key is accepted no longer.";
+    ROOT_SUCCEEDED = "RootSucceeded", "Event", "A new root vouches for new keys; the former one vouches for it.";
     ROOT_UNAVAILABLE = "RootUnavailable", "KeyRotationPolicy Ready", "The root key's Secret is missing or unreadable although a trust bundle exists. Restore it; a new root is never made silently.";
     KEYS_UNREADABLE = "KeysUnreadable", "KeyRotationPolicy Ready", "The Secret with the policy's keys is missing or unreadable although keys are published. Restore it.";
     TRUST_UNREADABLE = "TrustUnreadable", "KeyRotationPolicy Ready; MuReceipt Verified", "The ConfigMap `chimera-trust` is missing or does not verify against the root.";

@@ -1,4 +1,6 @@
-//! The one place that reads the wall clock. Plans get the time as an argument.
+//! The one place that reads the clocks. Plans get the time as an argument.
+
+use std::{sync::OnceLock, time::Instant};
 
 use jiff::Timestamp;
 
@@ -9,4 +11,12 @@ use jiff::Timestamp;
 )]
 pub fn now() -> Timestamp {
     Timestamp::try_from(std::time::SystemTime::now()).expect("the present lies within jiff's range of years")
+}
+
+/// The present moment by a clock that runs on evenly from the start of the process, whatever becomes of the wall clock:
+/// keys age by it, so that a jump of an hour rotates nothing early.
+pub fn steady() -> Timestamp {
+    static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+    let (wall, monotonic) = START.get_or_init(|| (now(), Instant::now()));
+    wall.checked_add(monotonic.elapsed()).unwrap_or(Timestamp::MAX)
 }

@@ -179,9 +179,10 @@ async fn store_receipt(
     now: jiff::Timestamp,
 ) -> Result<Stored, WorkflowError> {
     let context = &scope.context;
+    let (key, now) = (signer.key(), signer.time(now));
     let by = Signatory {
-        suite: signer.key.suite(),
-        key_id: signer.key.verifying_key().key_id().clone(),
+        suite: key.suite(),
+        key_id: key.verifying_key().key_id().clone(),
         fencing_token: context.fencing_token,
         builder: OPERATOR,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,9 +190,13 @@ async fn store_receipt(
     };
     let claim = build_claim(finished, &by);
     let statement = crypto::receipt::statement(&claim)?;
-    let envelope = crypto::receipt::sign(&statement, &signer.key)?;
+    let envelope = crypto::receipt::sign(&statement, key)?;
+    signer.counter.count(envelope.payload().len());
     context.metrics.signatures.with_label_values(&["receipt"]).inc();
-    let mu = mirrored(finished.document, &claim, now, |bytes| signer.key.sign(bytes))?;
+    let mu = mirrored(finished.document, &claim, now, |bytes| {
+        signer.counter.count(bytes.len());
+        key.sign(bytes)
+    })?;
     let receipt = build_receipt(finished, &claim, &envelope, mu);
     let reference = |stored: &MuReceipt| ReceiptRef {
         name: stored.name_any(),

@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use api::{ChimeraHead, MamlWorkflow, MuReceipt};
 use controller_core::head_pod::Template;
+use crypto::VerifyingKey;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use rustls::ClientConfig;
@@ -29,6 +30,8 @@ pub struct Context {
     pub triggers: Arc<Triggers>,
     /// The keys in use.
     pub keyring: Keyring,
+    /// The root whose private key is elsewhere, if it is.
+    pub offline_root: Option<VerifyingKey>,
     /// Events for `kubectl describe`.
     pub events: Events,
     /// What the operator decides about all head pods.

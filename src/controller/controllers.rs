@@ -27,7 +27,7 @@ use kube::{
     },
 };
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream, WatchStream};
 
 use crate::{
     audit,
@@ -133,6 +133,7 @@ async fn build_context(
     metrics: Arc<Metrics>,
     fencing_token: u64,
 ) -> anyhow::Result<Arc<Context>> {
+    let offline_root = settings.read_offline_root()?;
     let authority = ensure_authority(&client, &settings.namespace, fencing_token).await?;
     let tls = authority.client_config(clock::now())?;
     let triggers = Arc::new(Triggers::default());
@@ -152,6 +153,7 @@ async fn build_context(
         runs,
         triggers,
         keyring: Keyring::default(),
+        offline_root,
         identities: Identities::default(),
         authority,
         tls,
@@ -180,7 +182,8 @@ fn start_keys(
             &context.metrics,
         )?;
         watches.add(policies.pulse);
-        let references = references(policies.changes);
+        let used_up = used_up(context, policies.store.clone());
+        let references = stream::select(references(policies.changes), used_up).boxed();
         let queue = Queue {
             kind: "KeyRotationPolicy",
             concurrency: 1,
@@ -321,6 +324,17 @@ where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
 {
     changes.map(|change| ObjectRef::from_obj(change.object())).boxed()
+}
+
+/// All policies, whenever a key's limit on uses or bytes is near or reached.
+fn used_up(
+    context: &Context,
+    policies: Store<KeyRotationPolicy>,
+) -> impl Stream<Item = ObjectRef<KeyRotationPolicy>> + use<> {
+    WatchStream::from_changes(context.keyring.used_up()).flat_map(move |()| {
+        let all = policies.state();
+        stream::iter(all.into_iter().map(|policy| ObjectRef::from_obj(policy.as_ref())))
+    })
 }
 
 /// Polls a stream in a task of its own, so that its store fills before anybody reads the references.

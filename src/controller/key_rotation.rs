@@ -1,36 +1,42 @@
-//! Reconciles a KeyRotationPolicy: observe Secrets and bundle, plan one write, apply it, put the key to use.
+//! Reconciles a KeyRotationPolicy: observe Secrets and bundle, plan one write, apply it, put the keys to use.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use api::{KeyRotationPolicy, names, reasons};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use controller_core::key_plan::{Observed, Plan, Published, Step, Stored, plan};
-use crypto::{
-    Envelope, KeyPurpose, KeyStatement, SigningKey, Suite,
-    trust::{Bundle, TrustedKeys},
+use api::{
+    KeyRotationPolicy,
+    key_rotation_policy::{Algorithm, Purpose, RevocationReason},
+    names, reasons,
 };
+use controller_core::{
+    bundle_edit::{Edit, edited, paged},
+    key_plan::{Keys, Observed, PAGE_AT, Plan, Step, Stored, Usage, plan},
+    key_ring::{Key, KeyRing},
+};
+use crypto::{
+    KemSuite, KeyId, KeyPurpose, KeyStatement, KeySuite, PrivateKey, SigningKey, Suite,
+    digest::sha256_hex,
+    entropy::Entropy,
+    offline_root::Requests,
+    revocation::{self, Revocation},
+    trust::Bundle,
+};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::{Api, ResourceExt as _, runtime::controller::Action};
-use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
+use kube::{ResourceExt as _, runtime::controller::Action};
 
 use crate::{
     apply::{apply, apply_new, apply_status},
-    client::{CallError, call},
+    client::CallError,
     clock,
     context::Context,
-    identity::{data, managed},
-    keyring::{Signer, Trust},
+    identity::managed,
+    key_store::{PublishedBundle, Seen, observe, requests_key, secret_name},
+    keyring::{Counter, Opener, PolicyName, Signer, Trust},
+    root_key::{KeptRoot, RootKey},
 };
 
-/// Key of the seed in the root's Secret.
-const SEED: &str = "seed";
-/// Key of the key in use in a policy's Secret.
-const ACTIVE: &str = "active";
-/// Key of the root's statements about all keys of the policy, in a policy's Secret: the bundle can be rebuilt.
-const STATEMENTS: &str = "statements.json";
-/// When a policy at rest is looked at again, so that a Secret that is lost or damaged is noticed.
-const RESYNC: Duration = Duration::from_secs(30);
+/// After a write that another process or policy came before.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// A policy's key could not be made, stored or published.
 #[derive(Debug, thiserror::Error)]
@@ -44,252 +50,186 @@ pub enum KeyError {
     /// A statement could not be signed.
     #[error("sign the statement about a key")]
     Statement(#[from] crypto::key_statement::Error),
-}
-
-/// A key as it is stored. Never logged, never shown.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct StoredKey {
-    suite: Suite,
-    /// Base64.
-    seed: Zeroizing<String>,
-}
-
-/// Everything that was read, with the keys themselves.
-struct Keys {
-    root: Stored<SigningKey>,
-    key: Stored<(SigningKey, Vec<Envelope>)>,
-    bundle: Stored<(Bundle, TrustedKeys)>,
+    /// Statements about roots could not be signed.
+    #[error("sign the statements of two roots about one another")]
+    Roots(#[from] crypto::root_statement::Error),
+    /// A revocation could not be signed.
+    #[error("sign a revocation")]
+    Revocation(#[from] revocation::Error),
+    /// There is no room for another page.
+    #[error(
+        "the trust bundle has {} pages, which is all that it may have",
+        names::TRUST_PAGES
+    )]
+    Full,
 }
 
 /// Brings one policy a step further.
 pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) -> Result<Action, KeyError> {
-    let name = policy.name_any();
-    let ours = policy.namespace().as_deref() == Some(context.settings.namespace.as_str());
+    let name = name_of(&policy);
+    let own = name.0 == context.settings.namespace;
     if policy.metadata.deletion_timestamp.is_some() {
-        if ours {
-            context.keyring.withdraw(&name);
-        }
+        context.keyring.withdraw(&name, own);
         return Ok(Action::await_change());
     }
-    let keys = if ours {
-        observe(&context, &name).await?
+    let seen = if own || policy.spec.purpose == Purpose::Sealing {
+        observe(&context, &policy).await?
     } else {
-        Keys::none()
+        Seen::nothing()
     };
     let plan = plan(&Observed {
         policy: &policy,
         operator_namespace: &context.settings.namespace,
-        root: keys.root.ids(),
-        key: keys.key.ids(),
-        bundle: keys.bundle.ids(),
-        now: clock::now(),
+        root: seen.root.map(RootKey::known),
+        keys: seen.ring.map(|ring| Keys::from(ring)),
+        bundle: seen.bundle.map(PublishedBundle::known),
+        answered: answered(&seen),
+        root_answered: !seen.new_root_statements().is_empty(),
+        requested: seen.requests.iter().flat_map(Requests::keys).cloned().collect(),
+        usage: usage(&context, &policy, &seen),
+        now: clock::steady(),
     });
-    apply_plan(&context, &policy, plan, keys).await
+    if plan.usable {
+        put_to_use(&context, &policy, &seen);
+    } else {
+        context.keyring.withdraw(&name, own);
+    }
+    apply_plan(&context, &policy, plan, seen).await
 }
 
-async fn observe(context: &Context, policy: &str) -> Result<Keys, CallError> {
-    let namespace = &context.settings.namespace;
-    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
-    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), namespace);
-    let key_secret = names::key_secret(policy);
-    let root = call("read the root key", secrets.get_opt(names::ROOT_SECRET)).await?;
-    let key = call("read the policy's key", secrets.get_opt(&key_secret)).await?;
-    let bundle = call("read the trust bundle", maps.get_opt(names::TRUST_CONFIG_MAP)).await?;
-    Ok(Keys {
-        root: root.map_or(Stored::Missing, |secret| read_root(&secret)),
-        key: key.map_or(Stored::Missing, |secret| read_key(&secret)),
-        bundle: bundle.map_or(Stored::Missing, |map| read_bundle(&map)),
+fn name_of(policy: &KeyRotationPolicy) -> PolicyName {
+    (policy.namespace().unwrap_or_default(), policy.name_any())
+}
+
+/// Keys that the offline root has stated something of that was not yet taken.
+fn answered(seen: &Seen) -> std::collections::BTreeSet<KeyId> {
+    let statements = seen.new_statements();
+    let revocations = seen.new_revocations();
+    let revoked = revocations.iter().filter_map(Revocation::claimed_key);
+    statements
+        .iter()
+        .filter_map(KeyStatement::claimed_key)
+        .chain(revoked)
+        .collect()
+}
+
+/// How much the key in use was used: as counted here, or as the last process wrote it down.
+fn usage(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) -> Usage {
+    let Stored::Present(ring) = &seen.ring else {
+        return Usage::default();
+    };
+    let Some(active) = &ring.active else {
+        return Usage::default();
+    };
+    let counter = context.keyring.counter(&name_of(policy), active.id());
+    counter.map_or_else(|| noted_usage(policy, active.id()), |counter| counter.usage())
+}
+
+fn noted_usage(policy: &KeyRotationPolicy, active: &KeyId) -> Usage {
+    let status = policy.status.as_ref();
+    let status = status.filter(|status| status.active_key_id.as_deref() == Some(active.as_str()));
+    let noted = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+    status.map_or_else(Usage::default, |status| Usage {
+        uses: noted(status.uses),
+        bytes: noted(status.bytes),
     })
-}
-
-fn entry<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
-    secret.data.as_ref()?.get(key).map(|bytes| bytes.0.as_slice())
-}
-
-fn read_root(secret: &Secret) -> Stored<SigningKey> {
-    let Some(seed) = entry(secret, SEED) else {
-        return Stored::Unreadable(format!("it has no key {SEED}"));
-    };
-    let Ok(seed) = <&[u8; 32]>::try_from(seed) else {
-        return Stored::Unreadable(format!("{SEED} has {} bytes instead of 32", seed.len()));
-    };
-    match SigningKey::from_seed(Suite::MlDsa87, seed) {
-        Ok(key) => Stored::Present(key),
-        Err(error) => Stored::Unreadable(error.to_string()),
-    }
-}
-
-fn read_key(secret: &Secret) -> Stored<(SigningKey, Vec<Envelope>)> {
-    let unreadable = |what: &str| Stored::Unreadable(what.to_owned());
-    let Some(active) = entry(secret, ACTIVE) else {
-        return unreadable("it has no key `active`");
-    };
-    let Ok(stored) = serde_json::from_slice::<StoredKey>(active) else {
-        return unreadable("`active` is damaged");
-    };
-    let seed = STANDARD.decode(stored.seed.as_bytes()).map(Zeroizing::new);
-    let Some(seed) = seed
-        .ok()
-        .and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok().map(Zeroizing::new))
-    else {
-        return unreadable("`active` holds no seed of 32 bytes");
-    };
-    let Ok(key) = SigningKey::from_seed(stored.suite, &seed) else {
-        return unreadable("`active` makes no key");
-    };
-    let statements = entry(secret, STATEMENTS).unwrap_or_default();
-    match serde_json::from_slice::<Vec<Envelope>>(statements) {
-        Ok(statements) => Stored::Present((key, statements)),
-        Err(_) => unreadable("`statements.json` is damaged"),
-    }
-}
-
-fn read_bundle(map: &ConfigMap) -> Stored<(Bundle, TrustedKeys)> {
-    let text = map
-        .data
-        .as_ref()
-        .and_then(|data| data.get(names::TRUST_BUNDLE_KEY));
-    let Some(text) = text else {
-        return Stored::Unreadable(format!("it has no key {}", names::TRUST_BUNDLE_KEY));
-    };
-    let bundle = match Bundle::from_json(text.as_bytes()) {
-        Ok(bundle) => bundle,
-        Err(error) => return Stored::Unreadable(error.to_string()),
-    };
-    match bundle.verify() {
-        Ok(keys) => Stored::Present((bundle, keys)),
-        Err(error) => Stored::Unreadable(error.to_string()),
-    }
-}
-
-impl Keys {
-    fn none() -> Self {
-        Self {
-            root: Stored::Missing,
-            key: Stored::Missing,
-            bundle: Stored::Missing,
-        }
-    }
-}
-
-/// The ids of what was read: all that a plan may know.
-trait Ids {
-    type Ids;
-    fn ids(&self) -> Stored<Self::Ids>;
-}
-
-fn map<T, U>(stored: &Stored<T>, ids: impl FnOnce(&T) -> U) -> Stored<U> {
-    match stored {
-        Stored::Missing => Stored::Missing,
-        Stored::Unreadable(why) => Stored::Unreadable(why.clone()),
-        Stored::Present(value) => Stored::Present(ids(value)),
-    }
-}
-
-impl Ids for Stored<SigningKey> {
-    type Ids = crypto::KeyId;
-    fn ids(&self) -> Stored<Self::Ids> {
-        map(self, |key| key.verifying_key().key_id().clone())
-    }
-}
-
-impl Ids for Stored<(SigningKey, Vec<Envelope>)> {
-    type Ids = crypto::KeyId;
-    fn ids(&self) -> Stored<Self::Ids> {
-        map(self, |(key, _)| key.verifying_key().key_id().clone())
-    }
-}
-
-impl Ids for Stored<(Bundle, TrustedKeys)> {
-    type Ids = Published;
-    fn ids(&self) -> Stored<Self::Ids> {
-        map(self, |(_, keys)| Published {
-            root: keys.root().key_id().clone(),
-            keys: keys
-                .iter()
-                .map(|trusted| trusted.statement.key_id.clone())
-                .collect(),
-        })
-    }
 }
 
 async fn apply_plan(
     context: &Context,
     policy: &KeyRotationPolicy,
     plan: Plan,
-    keys: Keys,
+    seen: Seen,
 ) -> Result<Action, KeyError> {
-    let Plan { step, status } = plan;
-    let name = policy.name_any();
-    if step != Step::Use && policy.namespace().as_deref() == Some(context.settings.namespace.as_str()) {
-        context.keyring.withdraw(&name);
+    let mut again = plan.again;
+    match apply_step(context, policy, &plan, seen).await {
+        // Another policy or another process was first: what is to be done follows from what it wrote.
+        Err(KeyError::Call(error)) if error.is_conflict() => again = AGAIN,
+        other => other?,
     }
-    let next = match (step, keys) {
-        (Step::MintRoot, _) => {
-            mint_root(context).await?;
-            Duration::ZERO
+    if policy.status.as_ref() != Some(&plan.status) {
+        match apply_status(&context.client, policy, &plan.status, None).await {
+            Err(error) if error.is_not_found() => {}
+            other => other.map(|_| ())?,
         }
-        (
-            Step::MintKey,
-            Keys {
-                root: Stored::Present(root),
-                ..
-            },
-        ) => {
-            mint_key(context, policy, &root).await?;
-            Duration::ZERO
-        }
-        (
-            Step::Publish,
-            Keys {
-                root: Stored::Present(root),
-                key: Stored::Present((_, statements)),
-                bundle,
-            },
-        ) => {
-            publish(context, &root, statements, bundle).await?;
-            context.events.normal(
-                policy,
-                reasons::KEY_PUBLISHED,
-                "the public key is in chimera-trust".to_owned(),
-            );
-            Duration::ZERO
-        }
-        (
-            Step::Use,
-            Keys {
-                key: Stored::Present((key, statements)),
-                bundle: Stored::Present((_, keys)),
-                ..
-            },
-        ) => {
-            put_to_use(context, &name, key, &statements, keys);
-            RESYNC
-        }
-        _ => RESYNC,
-    };
-    if policy.status.as_ref() != Some(&status) {
-        apply_status(&context.client, policy, &status, None).await?;
     }
-    Ok(Action::requeue(next))
+    Ok(Action::requeue(again))
+}
+
+async fn apply_step(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    plan: &Plan,
+    seen: Seen,
+) -> Result<(), KeyError> {
+    match &plan.step {
+        Step::None => Ok(()),
+        Step::MintRoot => mint_root(context).await,
+        Step::MintSuccessor => mint_successor(context, seen.root).await,
+        Step::RollRoot(asked) => roll_root(context, policy, seen.root, asked.clone()).await,
+        Step::MintKey => mint_key(context, policy, seen).await,
+        Step::Request => request(context, policy, &seen).await,
+        Step::Endorse => {
+            let statements = seen.new_statements();
+            store_ring(context, policy, seen, |ring| ring.with_statements(statements)).await
+        }
+        Step::Publish => publish(context, policy, plan, seen).await,
+        Step::Page => page(context, seen.bundle).await,
+        Step::Rotate(asked) => {
+            let asked = asked.clone();
+            store_ring(context, policy, seen, |ring| ring.rotated(asked, clock::steady())).await?;
+            context.metrics.count_rotation(policy.spec.purpose);
+            let message = "the next key took over".to_owned();
+            context.events.normal(policy, reasons::KEY_ROTATED, message);
+            Ok(())
+        }
+        Step::Retire(until) => {
+            let (purpose, until) = (policy.spec.purpose, *until);
+            let retain = usize::try_from(policy.spec.retain).unwrap_or(0);
+            store_ring(context, policy, seen, |ring| {
+                ring.retired(purpose, until, retain, clock::steady())
+            })
+            .await?;
+            let message = "a previous key is accepted no longer".to_owned();
+            context.events.normal(policy, reasons::KEY_RETIRED, message);
+            Ok(())
+        }
+    }
 }
 
 async fn mint_root(context: &Context) -> Result<(), KeyError> {
-    let key = SigningKey::generate(Suite::MlDsa87)?;
-    let secret = Secret {
-        metadata: managed(names::ROOT_SECRET, &context.settings.namespace),
-        // A root is never written again; the API server itself refuses to.
-        immutable: Some(true),
-        type_: Some("chimera.dunes.io/root".to_owned()),
-        data: Some(data([
-            (SEED, key.seed().as_slice()),
-            (names::TRUST_ROOT_KEY, key.verifying_key().spki_pem().as_bytes()),
-        ])),
-        ..Secret::default()
-    };
+    let root = KeptRoot::first(SigningKey::generate(Suite::MlDsa87)?);
+    let secret = root.to_secret(&context.settings.namespace);
     apply_new(&context.client, &secret, &minter(context)).await?;
-    tracing::info!(root = key.verifying_key().key_id().short(), "made the root key");
+    tracing::info!(
+        root = root.key.verifying_key().key_id().short(),
+        "made the root key"
+    );
+    Ok(())
+}
+
+async fn mint_successor(context: &Context, root: Stored<RootKey>) -> Result<(), KeyError> {
+    let Stored::Present(RootKey::Kept(root)) = root else {
+        return Ok(());
+    };
+    let root = root.with_successor(SigningKey::generate(Suite::MlDsa87)?, clock::now())?;
+    apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
+    Ok(())
+}
+
+async fn roll_root(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    root: Stored<RootKey>,
+    asked: Option<String>,
+) -> Result<(), KeyError> {
+    let Stored::Present(RootKey::Kept(root)) = root else {
+        return Ok(());
+    };
+    let root = root.rolled(asked);
+    apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
+    let message = format!("{} is the root", root.key.verifying_key().key_id());
+    context.events.normal(policy, reasons::ROOT_SUCCEEDED, message);
     Ok(())
 }
 
@@ -298,95 +238,342 @@ fn minter(context: &Context) -> String {
     format!("{}-{}", names::FIELD_MANAGER, context.fencing_token)
 }
 
-async fn mint_key(context: &Context, policy: &KeyRotationPolicy, root: &SigningKey) -> Result<(), KeyError> {
-    let key = SigningKey::generate(Suite::MlDsa87)?;
-    let public = key.verifying_key();
-    let now = clock::now();
-    let statement = KeyStatement::about(
-        public,
-        KeyPurpose::Signing,
-        now,
-        None,
-        None,
-        context.fencing_token,
-    )
-    .sign(root)?;
-    let stored = StoredKey {
-        suite: key.suite(),
-        seed: Zeroizing::new(STANDARD.encode(key.seed().as_slice())),
+async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
+    let (key, _) = PrivateKey::generate_from(suite_of(policy.spec.algorithm), &Entropy::system())?;
+    let (now, id) = (clock::steady(), key.key_id().clone());
+    let ring = match &seen.ring {
+        Stored::Present(ring) => ring.clone(),
+        _ => KeyRing::default(),
     };
-    let active = Zeroizing::new(serde_json::to_vec(&stored).expect("two strings serialise"));
-    let statements = serde_json::to_vec(&[statement]).expect("an envelope serialises");
-    let secret = Secret {
-        metadata: managed(
-            &names::key_secret(&policy.name_any()),
-            &context.settings.namespace,
-        ),
-        type_: Some("chimera.dunes.io/keys".to_owned()),
-        data: Some(data([
-            (ACTIVE, active.as_slice()),
-            (STATEMENTS, statements.as_slice()),
-        ])),
-        ..Secret::default()
+    let statement = statement_about(context, policy, &key, last(&ring), now);
+    let statement = match &seen.root {
+        Stored::Present(RootKey::Kept(root)) => Some(statement.sign(&root.key)?),
+        _ => None,
     };
-    apply_new(&context.client, &secret, &minter(context)).await?;
-    tracing::info!(policy = %policy.name_any(), key = public.key_id().short(), "made a signing key");
+    let asked = policy.annotations().get(names::ROTATE_ANNOTATION).cloned();
+    let first = ring.active.is_none();
+    let ring = trimmed(ring, &seen.bundle).with_key(key, statement, asked, now);
+    let secret = build_secret(context, policy, &ring, seen.ring_version);
+    if first {
+        apply_new(&context.client, &secret, &minter(context)).await?;
+    } else {
+        apply(&context.client, &secret).await?;
+    }
+    tracing::info!(policy = %policy.name_any(), key = id.short(), "made a key");
     Ok(())
 }
 
-/// Writes the bundle: what was published before, and the statements of this policy.
+fn suite_of(algorithm: Algorithm) -> KeySuite {
+    match algorithm {
+        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
+        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
+        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
+        // Streams agree on their keys by encapsulation.
+        Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
+    }
+}
+
+/// The key that a new one will follow.
+fn last(ring: &KeyRing) -> Option<KeyId> {
+    let key = ring.next.last().or(ring.active.as_ref());
+    key.map(|key| key.id().clone())
+}
+
+fn statement_about(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    key: &PrivateKey,
+    predecessor: Option<KeyId>,
+    now: Timestamp,
+) -> KeyStatement {
+    let purpose = match policy.spec.purpose {
+        Purpose::Signing => KeyPurpose::Signing,
+        Purpose::Sealing => KeyPurpose::Sealing,
+        Purpose::Session => KeyPurpose::Session,
+    };
+    let token = context.fencing_token;
+    let mut statement = KeyStatement::about(key.public_key(), purpose, now, None, predecessor, token);
+    statement.namespace = policy
+        .namespace()
+        .filter(|namespace| *namespace != context.settings.namespace);
+    statement
+}
+
+/// Writes what becomes of the policy's keys.
+async fn store_ring(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    seen: Seen,
+    change: impl FnOnce(KeyRing) -> KeyRing,
+) -> Result<(), KeyError> {
+    let Stored::Present(ring) = seen.ring else {
+        return Ok(());
+    };
+    let ring = change(trimmed(ring, &seen.bundle));
+    let secret = build_secret(context, policy, &ring, seen.ring_version);
+    apply(&context.client, &secret).await?;
+    Ok(())
+}
+
+/// Without statements that stand on pages: those are never written again.
+fn trimmed(ring: KeyRing, bundle: &Stored<PublishedBundle>) -> KeyRing {
+    match bundle {
+        Stored::Present(bundle) => ring.without_statements(&bundle.paged),
+        _ => ring,
+    }
+}
+
+fn build_secret(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    ring: &KeyRing,
+    version: Option<String>,
+) -> Secret {
+    let mut metadata = managed(&secret_name(context, policy), &context.settings.namespace);
+    metadata.resource_version = version;
+    Secret {
+        metadata,
+        type_: Some("chimera.dunes.io/keys".to_owned()),
+        data: Some(ring.to_data()),
+        ..Secret::default()
+    }
+}
+
+/// Writes down what the offline root is to state.
+async fn request(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) -> Result<(), KeyError> {
+    let (Stored::Present(root), Stored::Present(ring)) = (&seen.root, &seen.ring) else {
+        return Ok(());
+    };
+    let mut statements = Vec::new();
+    let mut before = None;
+    for key in by_turn(ring) {
+        if ring.statement(key.id()).is_none() {
+            statements.push(statement_about(context, policy, &key.private, before, key.since));
+        }
+        before = Some(key.id().clone());
+    }
+    let revocations = revocations(policy, &seen.bundle, clock::now());
+    let requests = Requests::of(root.public().key_id().clone(), statements, revocations);
+    let text = serde_json::to_string_pretty(&requests).expect("names, texts and times serialise");
+    // Each policy applies its own entry as a manager of its own: the others' stay.
+    let key = requests_key(policy);
+    let map = ConfigMap {
+        metadata: managed(names::TRUST_REQUESTS_CONFIG_MAP, &context.settings.namespace),
+        data: Some(BTreeMap::from([(key.clone(), text)])),
+        ..ConfigMap::default()
+    };
+    apply_new(
+        &context.client,
+        &map,
+        &format!(
+            "{}-requests-{}",
+            names::FIELD_MANAGER,
+            &sha256_hex(key.as_bytes())[..16]
+        ),
+    )
+    .await?;
+    Ok(())
+}
+
+/// Keys in the order of their use.
+fn by_turn(ring: &KeyRing) -> impl Iterator<Item = &Key> {
+    ring.active.iter().chain(&ring.next)
+}
+
+/// The policy's revocations that are not yet published.
+fn revocations(
+    policy: &KeyRotationPolicy,
+    bundle: &Stored<PublishedBundle>,
+    now: Timestamp,
+) -> Vec<Revocation> {
+    let Stored::Present(bundle) = bundle else {
+        return Vec::new();
+    };
+    let revoked = policy.spec.revoked.iter();
+    revoked
+        .filter(|revoked| {
+            let key = bundle.trusted.find(&revoked.key_id);
+            key.is_some_and(|key| key.revocation.is_none())
+        })
+        .filter_map(|revoked| {
+            let reason = match revoked.reason {
+                RevocationReason::KeyCompromise => revocation::RevocationReason::KeyCompromise,
+                RevocationReason::Superseded => revocation::RevocationReason::Superseded,
+                RevocationReason::CessationOfOperation => revocation::RevocationReason::CessationOfOperation,
+                RevocationReason::PrivilegeWithdrawn => revocation::RevocationReason::PrivilegeWithdrawn,
+            };
+            Some(Revocation::of(
+                revoked.key_id.parse().ok()?,
+                reason,
+                revoked.since,
+                now,
+            ))
+        })
+        .collect()
+}
+
+/// Writes the bundle: what was published before, and what this policy adds and takes out.
 async fn publish(
     context: &Context,
-    root: &SigningKey,
-    statements: Vec<Envelope>,
-    bundle: Stored<(Bundle, TrustedKeys)>,
+    policy: &KeyRotationPolicy,
+    plan: &Plan,
+    seen: Seen,
 ) -> Result<(), KeyError> {
-    let mut all = match bundle {
-        Stored::Present((bundle, _)) => bundle.statements,
-        _ => Vec::new(),
+    let mut edit = Edit {
+        withdrawn: plan.withdrawn.clone(),
+        roots: seen.new_root_statements(),
+        revocations: seen.new_revocations(),
+        ..Edit::default()
     };
-    for statement in statements {
-        if !all.contains(&statement) {
-            all.push(statement);
+    let Stored::Present(root) = &seen.root else {
+        return Ok(());
+    };
+    if let RootKey::Kept(root) = root {
+        edit.roots.extend(root.statements.iter().cloned());
+        for revocation in revocations(policy, &seen.bundle, clock::now()) {
+            edit.revocations.push(revocation.sign(&root.key)?);
         }
     }
-    let bundle = Bundle::new(root.verifying_key(), all);
+    if let Stored::Present(ring) = &seen.ring {
+        edit.statements.clone_from(&ring.statements);
+    }
+    let (main, pages, paged, version) = match seen.bundle {
+        Stored::Present(bundle) => (Some(bundle.main), bundle.pages, bundle.paged, bundle.version),
+        _ => (None, 0, std::collections::BTreeSet::new(), None),
+    };
+    let bundle = edited(main, root.public(), &paged, edit);
+    apply(&context.client, &build_bundle(context, &bundle, pages, version)).await?;
+    let message = format!("the public key is in {}", names::TRUST_CONFIG_MAP);
+    context.events.normal(policy, reasons::KEY_PUBLISHED, message);
+    Ok(())
+}
+
+fn build_bundle(context: &Context, bundle: &Bundle, pages: usize, version: Option<String>) -> ConfigMap {
+    let mut metadata = managed(names::TRUST_CONFIG_MAP, &context.settings.namespace);
+    metadata.resource_version = version;
+    let mut data = BTreeMap::from([
+        (names::TRUST_BUNDLE_KEY.to_owned(), bundle.to_json()),
+        (names::TRUST_ROOT_KEY.to_owned(), bundle.root.public_key.clone()),
+    ]);
+    if pages > 0 {
+        data.insert(names::TRUST_PAGES_KEY.to_owned(), pages.to_string());
+    }
+    ConfigMap {
+        metadata,
+        data: Some(data),
+        ..ConfigMap::default()
+    }
+}
+
+/// Puts the oldest statements on a page, then takes them out of the bundle. The same page comes out of the same bundle, so
+/// that the first write can be repeated when the second was lost.
+async fn page(context: &Context, bundle: Stored<PublishedBundle>) -> Result<(), KeyError> {
+    let Stored::Present(bundle) = bundle else {
+        return Ok(());
+    };
+    let number = bundle.pages + 1;
+    if number > names::TRUST_PAGES {
+        return Err(KeyError::Full);
+    }
+    let (left, page) = paged(bundle.main, PAGE_AT / 2);
     let map = ConfigMap {
-        metadata: managed(names::TRUST_CONFIG_MAP, &context.settings.namespace),
-        data: Some(
-            [
-                (names::TRUST_BUNDLE_KEY.to_owned(), bundle.to_json()),
-                (names::TRUST_ROOT_KEY.to_owned(), root.verifying_key().spki_pem()),
-            ]
-            .into(),
-        ),
+        metadata: managed(&names::trust_page(number), &context.settings.namespace),
+        immutable: Some(true),
+        data: Some(BTreeMap::from([(
+            names::TRUST_BUNDLE_KEY.to_owned(),
+            page.to_json(),
+        )])),
         ..ConfigMap::default()
     };
     apply(&context.client, &map).await?;
+    apply(
+        &context.client,
+        &build_bundle(context, &left, number, bundle.version),
+    )
+    .await?;
     Ok(())
 }
 
-fn put_to_use(context: &Context, policy: &str, key: SigningKey, statements: &[Envelope], keys: TrustedKeys) {
-    let id = key.verifying_key().key_id().clone();
-    let statement = statements.iter().find(|statement| {
-        KeyStatement::verify(statement, keys.root()).is_ok_and(|statement| statement.key_id == id)
-    });
-    let Some(statement) = statement else {
-        tracing::error!(
-            policy,
-            "the policy's Secret has no valid statement about its own key"
-        );
-        context.keyring.withdraw(policy);
+/// The keys of a policy whose key in use is published.
+fn put_to_use(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) {
+    let (Stored::Present(ring), Stored::Present(bundle)) = (&seen.ring, &seen.bundle) else {
         return;
     };
-    let signer = Signer {
-        statement: statement.to_json().into_bytes(),
-        root_statements: Vec::new(),
-        key,
+    let Some(active) = &ring.active else { return };
+    context.keyring.publish(Trust {
+        keys: bundle.trusted.clone(),
+        root_pem: bundle.trusted.root().spki_pem(),
+    });
+    let name = name_of(policy);
+    let counter = counter(context, policy, &name, active);
+    let changed = match policy.spec.purpose {
+        Purpose::Signing => put_signer(context, &name, ring, active, bundle, counter),
+        Purpose::Sealing | Purpose::Session => put_openers(context, policy, name, ring, &counter),
     };
-    let root_pem = keys.root().spki_pem();
-    if context.keyring.put(policy, signer, Trust { keys, root_pem }) {
-        tracing::info!(policy, key = id.short(), "a published key is in use");
+    if changed {
+        tracing::info!(policy = %policy.name_any(), key = active.id().short(), "a published key is in use");
         context.triggers.wake_all();
     }
+}
+
+/// The counter of the key in use: the one that counts already, or one that goes on from what was noted.
+fn counter(context: &Context, policy: &KeyRotationPolicy, name: &PolicyName, active: &Key) -> Arc<Counter> {
+    context.keyring.counter(name, active.id()).unwrap_or_else(|| {
+        let rotation = &policy.spec.rotation;
+        let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
+        let (uses, bytes) = (limit(rotation.max_uses), limit(rotation.max_bytes));
+        let mark = |tenths: u64| Usage {
+            uses: uses.map_or(u64::MAX, |uses| uses.saturating_mul(tenths) / 10),
+            bytes: bytes.map_or(u64::MAX, |bytes| bytes.saturating_mul(tenths) / 10),
+        };
+        let noted = noted_usage(policy, active.id());
+        context.keyring.new_counter(noted, [mark(9), mark(10)])
+    })
+}
+
+fn put_signer(
+    context: &Context,
+    name: &PolicyName,
+    ring: &KeyRing,
+    active: &Key,
+    bundle: &PublishedBundle,
+    counter: Arc<Counter>,
+) -> bool {
+    let statement = ring
+        .statement(active.id())
+        .and_then(|envelope| Some((envelope, bundle.trusted.roots().key_statement(envelope).ok()?)));
+    let Some((envelope, statement)) = statement else {
+        tracing::error!(
+            policy = name.1,
+            "the policy's Secret has no valid statement about its own key"
+        );
+        context.keyring.withdraw(name, true);
+        return false;
+    };
+    let roots = &bundle.main.roots;
+    let roots = roots.iter().map(|one| one.to_json().into_bytes()).collect();
+    let private = Arc::clone(&active.private);
+    match Signer::new(private, (envelope, &statement), roots, counter) {
+        Some(signer) => context.keyring.put_signer(&name.1, signer),
+        None => false,
+    }
+}
+
+/// All keys of the policy open what was sealed under them, whatever their place.
+fn put_openers(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    name: PolicyName,
+    ring: &KeyRing,
+    counter: &Arc<Counter>,
+) -> bool {
+    if policy.spec.purpose != Purpose::Sealing {
+        return false;
+    }
+    let namespace = Some(name.0.clone()).filter(|namespace| *namespace != context.settings.namespace);
+    let openers = ring
+        .iter()
+        .filter_map(|key| Opener::new(Arc::clone(&key.private), namespace.clone(), Arc::clone(counter)))
+        .collect();
+    context.keyring.put_openers(name, openers)
 }

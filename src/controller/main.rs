@@ -19,9 +19,11 @@ mod head;
 mod health;
 mod identity;
 mod key_rotation;
+mod key_store;
 mod keyring;
 mod lease;
 mod metrics;
+mod root_key;
 mod runs;
 #[cfg(test)]
 mod sequences;

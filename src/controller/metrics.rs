@@ -1,6 +1,7 @@
 //! Prometheus metrics: what the operator counts. Labels are kinds, roles, results and reasons, never objects' names,
 //! apart from the four well-known heads of `chimera_head_status`.
 
+use api::key_rotation_policy::Purpose;
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -34,6 +35,8 @@ pub struct Metrics {
     pub verifications: IntCounterVec,
     /// Signatures made, by policy purpose.
     pub signatures: IntCounterVec,
+    /// Keys that took over, by purpose.
+    pub rotations: IntCounterVec,
     /// Attempts that were lost to infrastructure, by reason.
     pub attempts_lost: IntCounterVec,
     /// Reconciles, by kind and outcome (`ok`, `error`).
@@ -114,6 +117,11 @@ impl Metrics {
             )?,
             verifications: counter("chimera_verifications_total", "Receipts verified.", &["verdict"])?,
             signatures: counter("chimera_signatures_total", "Signatures made.", &["kind"])?,
+            rotations: counter(
+                "chimera_key_rotations_total",
+                "Keys that took over.",
+                &["purpose"],
+            )?,
             attempts_lost: counter(
                 "chimera_attempts_lost_total",
                 "Attempts lost to infrastructure and tried again.",
@@ -154,6 +162,7 @@ impl Metrics {
             verification_success,
             verifications,
             signatures,
+            rotations,
             attempts_lost,
             reconciles,
             reconcile_seconds,
@@ -162,7 +171,7 @@ impl Metrics {
             verified,
             refused,
         } = self;
-        let all: [Box<dyn prometheus::core::Collector>; 19] = [
+        let all: [Box<dyn prometheus::core::Collector>; 20] = [
             Box::new(requests.clone()),
             Box::new(execution_seconds.clone()),
             Box::new(signed_seconds.clone()),
@@ -175,6 +184,7 @@ impl Metrics {
             Box::new(verification_success.clone()),
             Box::new(verifications.clone()),
             Box::new(signatures.clone()),
+            Box::new(rotations.clone()),
             Box::new(attempts_lost.clone()),
             Box::new(reconciles.clone()),
             Box::new(reconcile_seconds.clone()),
@@ -185,6 +195,11 @@ impl Metrics {
         ];
         all.into_iter()
             .try_for_each(|collector| registry.register(collector))
+    }
+
+    /// Counts a key that took over.
+    pub fn count_rotation(&self, purpose: Purpose) {
+        self.rotations.with_label_values(&[purpose.as_str()]).inc();
     }
 
     /// Counts one verification of a receipt and keeps the share of successes current.

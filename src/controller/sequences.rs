@@ -129,6 +129,7 @@ fn context(client: &Client) -> Arc<Context> {
         fleet,
         triggers,
         keyring: Keyring::default(),
+        offline_root: None,
         events: Events::start(client.clone(), "test".to_owned()),
         template: Template {
             default_image: "localhost/head:1".to_owned(),

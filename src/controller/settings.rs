@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
+use crypto::VerifyingKey;
 
 /// The Chimera operator.
 #[derive(Debug, Clone, Parser)]
@@ -36,6 +38,11 @@ pub struct Settings {
     /// The KeyRotationPolicy that signs where a workflow names none.
     #[arg(long, default_value = "signing")]
     pub signing_policy: String,
+
+    /// PEM file with the public key of a root whose private key is elsewhere. Without it, the operator makes a root of its own
+    /// and keeps it in a Secret.
+    #[arg(long)]
+    pub offline_root: Option<PathBuf>,
 
     /// YAML file with ChimeraHeads and KeyRotationPolicies to create where they are absent.
     #[arg(long)]
@@ -82,6 +89,17 @@ impl Settings {
             .map(Some)
             .collect();
         if named.is_empty() { vec![None] } else { named }
+    }
+
+    /// The offline root's public key, if there is such a root.
+    pub fn read_offline_root(&self) -> anyhow::Result<Option<VerifyingKey>> {
+        let Some(path) = &self.offline_root else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let key = VerifyingKey::from_spki_pem(&text)
+            .with_context(|| format!("read the offline root in {}", path.display()))?;
+        Ok(Some(key))
     }
 
     /// Who holds the Lease: the pod's UID, or host-independent coordinates where there is no pod.

@@ -122,7 +122,11 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
 fn observe_sealed(scope: &Scope, workflow: &MamlWorkflow, document: &[u8]) -> SealedInputs {
     let namespace = workflow.namespace().unwrap_or_default();
     sealed::open(workflow, document, |key| {
-        scope.context.keyring.opener(key, &namespace)
+        let opener = scope.context.keyring.opener(key, &namespace)?;
+        opener
+            .counter
+            .count(workflow.spec.sealed_inputs.as_ref().map_or(0, String::len));
+        Some(opener)
     })
 }
 
@@ -359,9 +363,9 @@ fn build_request(
         document: &start.source,
         inputs: &start.accepted.inputs,
         specifications: &start.specifications.files,
-        suite: signer.key.suite(),
+        suite: signer.key().suite(),
         fencing_token: scope.context.fencing_token,
-        now: clock::now(),
+        now: signer.time(clock::now()),
     };
     let destination = Destination {
         head: &on.member.head,
@@ -370,7 +374,8 @@ fn build_request(
         node: on.member.node.as_deref(),
         attester: &on.link.attester,
     };
-    let grant = build_grant(&intent, &destination).sign(&signer.key)?;
+    let grant = build_grant(&intent, &destination).sign(signer.key())?;
+    signer.counter.count(grant.payload().len());
     scope
         .context
         .metrics

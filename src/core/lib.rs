@@ -3,11 +3,13 @@
 //! Everything here is pure: no client, no tokio, no clock, no environment, no randomness. What a decision needs is an
 //! argument; the same input gives the same plan.
 
+pub mod bundle_edit;
 pub mod document;
 pub mod head_plan;
 pub mod head_pod;
 pub mod inputs;
 pub mod key_plan;
+pub mod key_ring;
 pub mod mirror;
 pub mod placement;
 pub mod receipt;

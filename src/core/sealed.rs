@@ -1,6 +1,6 @@
 //! Sealed inputs of a workflow: what the keys at hand make of `spec.sealedInputs`. No IO; keys come in as a function.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use api::{MamlWorkflow, MamlWorkflowSpec};
 use crypto::{
@@ -80,10 +80,10 @@ pub(crate) fn wipe(value: &mut Value) {
 
 /// Opens a workflow's sealed inputs for the run of `document`. `key` gives the key of an id if it may serve the
 /// workflow's namespace.
-pub fn open(
+pub fn open<K: Borrow<DecapsulationKey>>(
     workflow: &MamlWorkflow,
     document: &[u8],
-    key: impl Fn(&KeyId) -> Option<Arc<DecapsulationKey>>,
+    key: impl Fn(&KeyId) -> Option<Arc<K>>,
 ) -> SealedInputs {
     let Some(text) = &workflow.spec.sealed_inputs else {
         return SealedInputs::None;
@@ -105,7 +105,7 @@ pub fn open(
     let Some(key) = sealed.header().recipients().find_map(key) else {
         return SealedInputs::Locked(locked(&sealed));
     };
-    let opened = match sealed.open_for(&run, &key) {
+    let opened = match sealed.open_for(&run, (*key).borrow()) {
         Ok(opened) => opened,
         Err(error) => return refused(&error),
     };

@@ -3,6 +3,7 @@
 //! A ciphertext that was changed decapsulates to another secret without an error (implicit rejection): whoever uses a
 //! secret must confirm it, as seals and streams do by their key commitments.
 
+use crate::entropy::{Dropped, Entropy};
 use crate::key::{Error, KeyId};
 use crate::pem;
 use oqs::kem::{Algorithm, Kem};
@@ -82,9 +83,14 @@ pub struct DecapsulationKey {
 impl DecapsulationKey {
     /// A new key from the operating system's randomness.
     pub fn generate() -> Result<Self, Error> {
+        Ok(Self::generate_from(&Entropy::system())?.0)
+    }
+
+    /// A new key from `entropy`, and the sources that gave nothing to it.
+    pub fn generate_from(entropy: &Entropy) -> Result<(Self, Vec<Dropped>), Error> {
         let mut seed = Zeroizing::new([0_u8; SEED_LEN]);
-        getrandom::fill(seed.as_mut_slice()).map_err(|_| Error::Randomness)?;
-        Self::from_seed(&seed)
+        let dropped = entropy.fill(seed.as_mut_slice())?;
+        Ok((Self::from_seed(&seed)?, dropped))
     }
 
     /// The key that belongs to `seed` (FIPS 203, ML-KEM.KeyGen_internal): always the same one.

@@ -128,15 +128,32 @@ impl KeyStatement {
         if statement.type_ != TYPE {
             return Err(Error::Type(statement.type_));
         }
-        let key = statement.public_key()?;
-        if *key.key_id() != statement.key_id || key.suite() != statement.suite {
-            return Err(Error::KeyMismatch {
-                named: statement.key_id,
-                suite: statement.suite,
-                actual: key.key_id().clone(),
-            });
-        }
+        statement.check()?;
         Ok(statement)
+    }
+
+    /// Whether id and suite are those of the public key beside them.
+    pub fn check(&self) -> Result<(), Error> {
+        let key = self.public_key()?;
+        if *key.key_id() == self.key_id && key.suite() == self.suite {
+            Ok(())
+        } else {
+            Err(Error::KeyMismatch {
+                named: self.key_id.clone(),
+                suite: self.suite,
+                actual: key.key_id().clone(),
+            })
+        }
+    }
+
+    /// The key that the statement in `envelope` claims to be about, whoever signed it: for finding it, not for belief.
+    pub fn claimed_key(envelope: &Envelope) -> Option<KeyId> {
+        Claim::of(envelope).map(|claim| claim.key_id)
+    }
+
+    /// The purpose that the statement in `envelope` claims for its key, whoever signed it.
+    pub fn claimed_purpose(envelope: &Envelope) -> Option<KeyPurpose> {
+        Claim::of(envelope).map(|claim| claim.purpose)
     }
 
     /// The public key that the statement is about.
@@ -147,6 +164,20 @@ impl KeyStatement {
     /// Whether a signature made at `time` counts.
     pub fn valid_at(&self, time: Timestamp) -> bool {
         self.not_before <= time && self.not_after.is_none_or(|end| time <= end)
+    }
+}
+
+/// What a statement says before anybody has verified it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claim {
+    key_id: KeyId,
+    purpose: KeyPurpose,
+}
+
+impl Claim {
+    fn of(envelope: &Envelope) -> Option<Self> {
+        serde_json::from_slice(envelope.payload()).ok()
     }
 }
 

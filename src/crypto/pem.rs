@@ -1,4 +1,4 @@
-//! PEM (RFC 7468), strictly: one block of a known label with nothing but white space around it, lines of 64 characters.
+//! PEM (RFC 7468), strictly: blocks of a known label with nothing but white space around them, lines of 64 characters.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,17 +28,42 @@ pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
 
 /// The DER of the one block that `text` is.
 pub(crate) fn decode(label: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
-    let body = text
-        .trim()
+    let mut blocks = decode_blocks(label, text)?;
+    if blocks.len() == 1 { blocks.pop() } else { None }
+}
+
+/// The DER of each of the blocks that `text` is: one, or two where a key is made of two.
+pub(crate) fn decode_blocks(label: &str, text: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
+    const MOST: usize = 2;
+    let mut blocks = Vec::with_capacity(MOST);
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        if blocks.len() == MOST {
+            return None;
+        }
+        let (block, tail) = decode_first(label, rest)?;
+        blocks.push(block);
+        rest = tail.trim_start();
+        // A block ends with its line.
+        if !rest.is_empty() && rest.len() == tail.len() {
+            return None;
+        }
+    }
+    (!blocks.is_empty()).then_some(blocks)
+}
+
+/// The DER of the block at the start of `text`, and what follows it.
+fn decode_first<'a>(label: &str, text: &'a str) -> Option<(Zeroizing<Vec<u8>>, &'a str)> {
+    let (body, rest) = text
         .strip_prefix("-----BEGIN ")?
         .strip_prefix(label)?
         .strip_prefix("-----")?
-        .strip_suffix("-----")?
-        .strip_suffix(label)?
-        .strip_suffix("-----END ")?;
+        .split_once("-----END ")?;
+    let rest = rest.strip_prefix(label)?.strip_prefix("-----")?;
     let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
     base64.extend(body.split_ascii_whitespace());
-    STANDARD.decode(base64.as_bytes()).ok().map(Zeroizing::new)
+    let der = STANDARD.decode(base64.as_bytes()).ok()?;
+    Some((Zeroizing::new(der), rest))
 }
 
 #[cfg(test)]
@@ -62,5 +87,36 @@ mod tests {
             assert!(decode("PUBLIC KEY", &format!("x{}", *pem)).is_none());
         }
         assert!(decode("PUBLIC KEY", "").is_none());
+    }
+
+    #[test]
+    fn two_blocks_are_read_apart_and_nothing_between_or_after_them() {
+        let (one, two) = (encode("X", &[1; 60]), encode("X", &[2; 100]));
+        let both = format!("{}{}", *one, *two);
+        for text in [
+            both.clone(),
+            both.replace('\n', "\r\n"),
+            format!("\n{}\n\n{}\n", *one, *two),
+        ] {
+            let blocks = decode_blocks("X", &text).unwrap();
+            assert_eq!(blocks.len(), 2);
+            assert_eq!(
+                (blocks[0].as_slice(), blocks[1].as_slice()),
+                (&[1; 60][..], &[2; 100][..])
+            );
+        }
+        assert_eq!(decode_blocks("X", &one).unwrap().len(), 1);
+        for bad in [
+            String::new(),
+            format!("{both}{}", *one),
+            format!("{}x{}", *one, *two),
+            format!("{}{}", one.trim_end(), *two),
+            both.replacen("END X", "END Y", 1),
+            both.replacen("-----END X-----\n", "", 1),
+            format!("{both}x"),
+            format!("{}{}", *one, *encode("Y", b"y")),
+        ] {
+            assert!(decode_blocks("X", &bad).is_none(), "{bad}");
+        }
     }
 }

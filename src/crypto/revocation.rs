@@ -85,6 +85,12 @@ impl Revocation {
         }
     }
 
+    /// The key that the revocation in `envelope` claims to be of, whoever signed it: for finding it, not for belief.
+    pub fn claimed_key(envelope: &Envelope) -> Option<KeyId> {
+        let claimed: Self = serde_json::from_slice(envelope.payload()).ok()?;
+        Some(claimed.key_id)
+    }
+
     /// Whether what the key signed at `time` is still believed.
     pub fn spares(&self, time: Timestamp) -> bool {
         self.since.is_some_and(|since| time < since)

@@ -77,6 +77,11 @@ impl Roots {
         Ok(roots)
     }
 
+    /// The believed roots.
+    pub fn ids(&self) -> impl Iterator<Item = &KeyId> {
+        self.0.keys()
+    }
+
     /// Whether the root `id` is believed.
     pub fn contains(&self, id: &KeyId) -> bool {
         self.0.contains_key(id)

@@ -1,72 +1,126 @@
-//! The signature suites and their sizes. A suite's name stands inside every signed payload, so that a signature made
-//! under one suite can never be passed off as one of another.
+//! The signature suites. A suite's name stands inside every signed payload, so that a signature made under one suite
+//! can never be passed off as one of another.
 
+use crate::algorithm::Algorithm;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A signature suite. Unknown names are refused when a document is read, never guessed.
+/// A signature suite: one algorithm, or two whose signatures must both be valid. Unknown names are refused when a
+/// document is read, never guessed.
+///
+/// A suite of two has no encoding of its own: its keys, seeds and signatures are those of its algorithms, one after the
+/// other in the order of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Suite {
     /// Pure ML-DSA-87 of FIPS 204 (NIST level 5) with an empty context.
     #[serde(rename = "ML-DSA-87")]
     MlDsa87,
+    /// Pure ML-DSA-65 of FIPS 204 (NIST level 3) with an empty context.
+    #[serde(rename = "ML-DSA-65")]
+    MlDsa65,
+    /// Ed25519 of RFC 8032 and pure ML-DSA-87, each over the same message.
+    #[serde(rename = "Ed25519+ML-DSA-87")]
+    Ed25519MlDsa87,
 }
 
 impl Suite {
+    /// Every suite that this crate knows, the default first.
+    pub const ALL: [Self; 3] = [Self::MlDsa87, Self::MlDsa65, Self::Ed25519MlDsa87];
+
     /// The name as it stands in signed payloads, key statements and receipts.
     pub const fn name(self) -> &'static str {
         match self {
             Self::MlDsa87 => "ML-DSA-87",
+            Self::MlDsa65 => "ML-DSA-65",
+            Self::Ed25519MlDsa87 => "Ed25519+ML-DSA-87",
         }
     }
 
-    /// Length of an encoded public key in bytes (FIPS 204, table 2).
-    pub const fn public_key_len(self) -> usize {
+    /// Length of a raw public key in bytes.
+    pub fn public_key_len(self) -> usize {
+        self.sum(Algorithm::public_key_len)
+    }
+
+    /// Length of a signature in bytes.
+    pub fn signature_len(self) -> usize {
+        self.sum(Algorithm::signature_len)
+    }
+
+    /// Length of a private key's seed in bytes.
+    pub fn seed_len(self) -> usize {
+        self.algorithms().len() * Algorithm::SEED_LEN
+    }
+
+    /// The algorithms whose signatures must all be valid, in the order of every encoding.
+    pub(crate) const fn algorithms(self) -> &'static [Algorithm] {
         match self {
-            Self::MlDsa87 => 2592,
+            Self::MlDsa87 => &[Algorithm::MlDsa87],
+            Self::MlDsa65 => &[Algorithm::MlDsa65],
+            Self::Ed25519MlDsa87 => &[Algorithm::Ed25519, Algorithm::MlDsa87],
         }
     }
 
-    /// Length of a signature in bytes (FIPS 204, table 2).
-    pub const fn signature_len(self) -> usize {
-        match self {
-            Self::MlDsa87 => 4627,
+    /// Cuts `bytes` into one part for each algorithm, of the length that `len` gives it; `None` unless they are used up
+    /// to the last.
+    pub(crate) fn split(
+        self,
+        bytes: &[u8],
+        len: impl Fn(Algorithm) -> usize,
+    ) -> Option<Vec<(Algorithm, &[u8])>> {
+        let mut rest = bytes;
+        let mut parts = Vec::with_capacity(self.algorithms().len());
+        for &algorithm in self.algorithms() {
+            let (part, tail) = rest.split_at_checked(len(algorithm))?;
+            parts.push((algorithm, part));
+            rest = tail;
         }
+        rest.is_empty().then_some(parts)
     }
 
-    /// Length of an expanded private key in bytes (FIPS 204, table 2). Only the seed is ever stored.
-    pub(crate) const fn expanded_key_len(self) -> usize {
-        match self {
-            Self::MlDsa87 => 4896,
-        }
-    }
-
-    /// The DER that stands before the raw key in a SubjectPublicKeyInfo. Key lengths are fixed, so this prefix is too:
-    /// comparing it refuses every other encoding of the same key.
-    pub(crate) const fn spki_prefix(self) -> &'static [u8] {
-        match self {
-            // SEQUENCE { SEQUENCE { OID 2.16.840.1.101.3.4.3.19 }, BIT STRING (no unused bits) }
-            Self::MlDsa87 => &[
-                0x30, 0x82, 0x0a, 0x32, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04,
-                0x03, 0x13, 0x03, 0x82, 0x0a, 0x21, 0x00,
-            ],
-        }
-    }
-
-    /// The DER that stands before the seed in a PKCS #8 private key that holds nothing but the seed.
-    pub(crate) const fn pkcs8_prefix(self) -> &'static [u8] {
-        match self {
-            // SEQUENCE { INTEGER 0, SEQUENCE { OID 2.16.840.1.101.3.4.3.19 }, OCTET STRING { [0] of 32 bytes } }
-            Self::MlDsa87 => &[
-                0x30, 0x34, 0x02, 0x01, 0x00, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03,
-                0x04, 0x03, 0x13, 0x04, 0x22, 0x80, 0x20,
-            ],
-        }
+    fn sum(self, len: impl Fn(Algorithm) -> usize) -> usize {
+        self.algorithms().iter().copied().map(len).sum()
     }
 }
 
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_suite_has_one_name_and_unknown_names_are_refused() {
+        for suite in Suite::ALL {
+            let json = format!("\"{suite}\"");
+            assert_eq!(serde_json::to_string(&suite).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Suite>(&json).unwrap(), suite);
+        }
+        for name in [
+            "",
+            "ML-DSA-44",
+            "ml-dsa-87",
+            "ML-DSA-87 ",
+            "Ed25519",
+            "ML-DSA-87+Ed25519",
+            "Ed25519+ML-DSA-65",
+            "MlDsa87",
+            "none",
+        ] {
+            assert!(
+                serde_json::from_str::<Suite>(&format!("\"{name}\"")).is_err(),
+                "{name}"
+            );
+        }
+        assert!(serde_json::from_str::<Suite>("null").is_err());
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_standards() {
+        let sizes = Suite::ALL.map(|s| (s.public_key_len(), s.signature_len(), s.seed_len()));
+        assert_eq!(sizes, [(2592, 4627, 32), (1952, 3309, 32), (2624, 4691, 64)]);
     }
 }

@@ -103,20 +103,41 @@ pub struct RootKey {
     pub public_key: String,
 }
 
+impl RootKey {
+    /// The public half of a root.
+    pub fn of(root: &VerifyingKey) -> Self {
+        Self {
+            key_id: root.key_id().clone(),
+            suite: root.suite(),
+            public_key: root.spki_pem(),
+        }
+    }
+}
+
 impl Bundle {
     /// A bundle of `root` with `statements`, oldest first.
     pub fn new(root: &VerifyingKey, statements: Vec<Envelope>) -> Self {
         Self {
             type_: TYPE.to_owned(),
-            root: RootKey {
-                key_id: root.key_id().clone(),
-                suite: root.suite(),
-                public_key: root.spki_pem(),
-            },
+            root: RootKey::of(root),
             statements,
             roots: Vec::new(),
             revocations: Vec::new(),
         }
+    }
+
+    /// With the statements of its pages, which are older. A statement that stands in both is taken once.
+    #[must_use]
+    pub fn with_pages(mut self, pages: impl IntoIterator<Item = Self>) -> Self {
+        let mut statements: Vec<Envelope> = pages.into_iter().flat_map(|page| page.statements).collect();
+        let paged = statements.len();
+        for statement in self.statements {
+            if !statements[..paged].contains(&statement) {
+                statements.push(statement);
+            }
+        }
+        self.statements = statements;
+        self
     }
 
     /// Reads a bundle strictly; see [`Bundle::verify`] for what makes it trustworthy.

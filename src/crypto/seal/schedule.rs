@@ -2,6 +2,7 @@
 
 use super::{Binding, Error};
 use crate::digest::DigestSet;
+use crate::entropy::Entropy;
 use crate::kem::{EncapsulationKey, SharedSecret};
 use crate::key;
 use aes_gcm::aead::{Aead as _, KeyInit as _, Payload};
@@ -26,7 +27,8 @@ pub struct ContentKey(Key);
 impl ContentKey {
     pub(super) fn generate() -> Result<Self, Error> {
         let mut bytes = Zeroizing::new([0; LEN]);
-        getrandom::fill(bytes.as_mut_slice()).map_err(|_| key::Error::Randomness)?;
+        let filled = Entropy::system().fill(bytes.as_mut_slice());
+        filled.map_err(key::Error::from)?;
         Ok(Self(bytes))
     }
 
