@@ -41,10 +41,13 @@ reasons! {
     UNSUPPORTED_LANGUAGE = "UnsupportedLanguage", "MamlWorkflow Accepted", "A code block is in a language that no head runs.";
     UNSUPPORTED_REQUIREMENT = "UnsupportedRequirement", "MamlWorkflow Accepted", "The document requires something that no head may give, such as network access.";
     INPUTS_INVALID = "InputsInvalid", "MamlWorkflow Accepted", "`spec.inputs` breaks the document's Input_Schema; the message names the member.";
+    SEALED_INPUTS_REFUSED = "SealedInputsRefused", "MamlWorkflow Accepted", "`spec.sealedInputs` is damaged, or sealed for another namespace, workflow or document, or holds what `spec.inputs` holds too; the message says which. Seal it again with `chimera seal`.";
     NOT_PERMITTED = "NotPermitted", "MamlWorkflow Accepted", "The document's `permissions.execute` allows neither the requester nor `spec.actAs`, or none of the heads asked for.";
     VERIFICATION_FAILED = "VerificationFailed", "MamlWorkflow Succeeded", "A condition of the document's specifications does not hold; the message gives file, line and function.";
     SPECIFICATION_NOT_FOUND = "SpecificationNotFound", "MamlWorkflow Accepted; Event", "A file of `verification.spec_files` stands neither in the document nor beside it in its ConfigMap. A document of level warn runs without it.";
     SIGNING_POLICY_NOT_FOUND = "SigningPolicyNotFound", "MamlWorkflow Accepted", "`spec.signingPolicyRef` names no signing policy of the operator.";
+
+    SEALING_KEY_UNAVAILABLE = "SealingKeyUnavailable", "MamlWorkflow Scheduled", "The operator holds none of the keys that `spec.sealedInputs` is sealed for. The run starts when it does; a text for keys that are gone is renewed with `chimera seal --rewrap`.";
 
     // MamlWorkflow: choosing a head.
     HEAD_ASSIGNED = "HeadAssigned", "MamlWorkflow Scheduled", "A head has been claimed.";

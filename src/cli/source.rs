@@ -172,7 +172,8 @@ impl InputArgs {
     }
 }
 
-fn parse_input(text: &str) -> Result<(String, Value), String> {
+/// Reads `NAME=VALUE`.
+pub fn parse_input(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
     if name.is_empty() {
         return Err("the name is missing".to_owned());
@@ -181,7 +182,8 @@ fn parse_input(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn parse_inputs(text: &str, shown: &str) -> Result<Map<String, Value>, Error> {
+/// An object of inputs, written as JSON or YAML.
+pub fn parse_inputs(text: &str, shown: &str) -> Result<Map<String, Value>, Error> {
     // YAML is a superset of JSON but for rare cases, so JSON is tried first.
     let value: Value = match serde_json::from_str(text) {
         Ok(value) => value,

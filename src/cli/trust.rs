@@ -168,6 +168,14 @@ pub fn of_machine() -> Result<Option<Anchor>, Error> {
     Ok(local_keys::bundle()?.map(local))
 }
 
+/// The pinned bundle, without asking anybody.
+pub fn of_pinned() -> Result<Anchor, Error> {
+    pinned()?.map(Anchor::of).ok_or_else(|| {
+        Error::usage("no trust bundle is pinned")
+            .hint("store a cluster's bundle once with `chimera trust pin`")
+    })
+}
+
 /// The pinned bundle. In a container there may be no home, and so nothing pinned.
 fn pinned() -> Result<Option<Bundle>, Error> {
     let path = pinned_path().ok().filter(|path| path.exists());

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef, reasons};
 use controller_core::{
+    inputs::Inputs,
     mirror::mirrored,
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
@@ -114,14 +115,14 @@ async fn write_conclusion(
 struct Judged {
     record: Option<run::Record>,
     failure: Option<RunError>,
-    inputs: Vec<u8>,
+    inputs: Inputs,
 }
 
 fn judge(workflow: &MamlWorkflow, over: &Conclusion, trusted: &TrustedKeys) -> Result<Judged, Loss> {
-    let raw_inputs = || serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
+    let raw_inputs = || Inputs::plain(serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default());
     match &over.outcome {
-        Outcome::Answered { ending, accepted } => {
-            match run::judge(ending, workflow, over.attempt, trusted, &accepted.document) {
+        Outcome::Answered { ending, document } => {
+            match run::judge(ending, workflow, over.attempt, trusted, document) {
                 Ok(record) => {
                     let failure = record.failure.clone();
                     Ok(Judged {

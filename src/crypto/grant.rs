@@ -102,8 +102,12 @@ pub struct Grant {
     pub workflow: WorkflowRef,
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes (one JSON object).
+    /// Digests of the inputs' bytes (one JSON object); with `sealed_inputs`, of their blinding and, behind it, the
+    /// inputs' bytes: see [`crate::seal::Blinding`].
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_inputs: Option<DigestSet>,
     /// Digests of the specifications that lie beside the document, by the names of their files.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub specifications: BTreeMap<String, DigestSet>,

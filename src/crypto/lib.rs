@@ -32,6 +32,7 @@ pub mod roots;
 #[cfg(test)]
 #[path = "tests/sample/receipt.rs"]
 mod sample;
+pub mod seal;
 mod suite;
 pub mod trust;
 pub mod verify;

@@ -92,8 +92,10 @@ pub struct Claim {
     pub workflow: WorkflowRef,
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes.
+    /// Digests of the inputs' bytes, behind their blinding when some of them were sealed.
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    pub sealed_inputs: Option<DigestSet>,
     /// Who submitted the workflow.
     pub submitter: String,
     /// The agent that the submitter acted as.
@@ -155,8 +157,12 @@ pub struct BuildDefinition {
 pub struct ExternalParameters {
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes (one JSON object).
+    /// Digests of the inputs' bytes (one JSON object), behind their blinding when some of them were sealed and the
+    /// run was granted.
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_inputs: Option<DigestSet>,
     /// Who submitted the workflow, as the API server knows him.
     pub submitter: String,
     /// The agent (`agent://name`) that the submitter acted as.
@@ -304,6 +310,7 @@ pub fn statement(claim: &Claim) -> Result<Statement, Error> {
                 external_parameters: ExternalParameters {
                     document: claim.document.clone(),
                     inputs: claim.inputs.clone(),
+                    sealed_inputs: claim.sealed_inputs.clone(),
                     submitter: claim.submitter.clone(),
                     act_as: claim.act_as.clone(),
                     workflow: claim.workflow.clone(),

@@ -560,6 +560,7 @@ fn grant_difference(statement: &Statement, grant: &Grant) -> Option<&'static str
         ("workflow", grant.workflow == external.workflow),
         ("document", grant.document == external.document),
         ("inputs", grant.inputs == external.inputs),
+        ("sealed inputs", grant.sealed_inputs == external.sealed_inputs),
         ("submitter", grant.submitter == external.submitter),
         ("agent", grant.act_as == external.act_as),
         (
