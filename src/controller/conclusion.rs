@@ -117,11 +117,7 @@ struct Judged {
     inputs: Vec<u8>,
 }
 
-fn judge(
-    workflow: &MamlWorkflow,
-    over: &Conclusion,
-    trusted: &TrustedKeys,
-) -> Result<Judged, Loss> {
+fn judge(workflow: &MamlWorkflow, over: &Conclusion, trusted: &TrustedKeys) -> Result<Judged, Loss> {
     let raw_inputs = || serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
     match &over.outcome {
         Outcome::Answered { ending, accepted } => {

@@ -16,6 +16,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt::{self, Display};
 
+/// Name of the check whether a root has revoked the key.
+pub const REVOCATION: &str = "revocation";
+
 /// A receipt and what it is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
@@ -415,7 +418,7 @@ fn check_revocation(report: &mut Report, key: &TrustedKey, time: Timestamp) {
             )
         }
     };
-    report.check("revocation", passed, detail, Verdict::UntrustedKey);
+    report.check(REVOCATION, passed, detail, Verdict::UntrustedKey);
 }
 
 /// The two records of the run, against one another and against the receipt.

@@ -205,9 +205,57 @@ fn the_openssl_commands_of_the_manual_verify_a_receipt_and_refuse_a_forged_one()
     );
 }
 
+#[test]
+fn the_python_program_of_the_crypto_manual_verifies_every_suite_and_reads_its_keys() {
+    use crypto::{SigningKey, Suite};
+    let python = python();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("suites");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("verify.py"), block_of("crypto.md", "python")).unwrap();
+    fs::write(folder.join("message"), b"a message").unwrap();
+    let run = |arguments: &[&str]| -> bool {
+        let mut command = Command::new(&python);
+        let output = command.args(arguments).current_dir(&folder).output().unwrap();
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+        output.status.success()
+    };
+    let public_of_private = "import sys
+from cryptography.hazmat.primitives.serialization import *
+text = open(sys.argv[1]).read()
+end = '-----END PRIVATE KEY-----\\n'
+keys = [load_pem_private_key((block + end).encode(), None) for block in text.split(end)[:-1]]
+pem = b''.join(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in keys)
+assert pem == open(sys.argv[2], 'rb').read()";
+    for suite in Suite::ALL {
+        let key = SigningKey::from_seed(suite, &vec![7; suite.seed_len()]).unwrap();
+        fs::write(folder.join("public.pem"), key.verifying_key().spki_pem()).unwrap();
+        fs::write(folder.join("private.pem"), key.pkcs8_pem().as_bytes()).unwrap();
+        assert!(
+            run(&["-c", public_of_private, "private.pem", "public.pem"]),
+            "{suite}"
+        );
+        let verifies = |signature: &[u8]| {
+            fs::write(folder.join("signature"), signature).unwrap();
+            run(&["verify.py", "public.pem", "message", "signature"])
+        };
+        let good = key.sign(b"a message").unwrap();
+        assert!(verifies(&good), "{suite}");
+        for place in [0, good.len() - 1] {
+            let mut bent = good.clone();
+            bent[place] ^= 1;
+            assert!(!verifies(&bent), "{suite}, byte {place}");
+        }
+        assert!(!verifies(&[&good[..], &[0]].concat()), "{suite}");
+    }
+}
+
 /// The first block of this language in the manual.
 fn block(language: &str) -> String {
-    let manual = fs::read_to_string(Path::new(CRATE).join("../../docs/verify.md")).unwrap();
+    block_of("verify.md", language)
+}
+
+fn block_of(manual: &str, language: &str) -> String {
+    let manual = fs::read_to_string(Path::new(CRATE).join("../../docs").join(manual)).unwrap();
     let fence = format!("```{language}\n");
     let start = manual.find(&fence).expect("the manual has such a block") + fence.len();
     manual[start..start + manual[start..].find("```").unwrap()].to_owned()
