@@ -207,8 +207,7 @@ fn the_openssl_commands_of_the_manual_verify_a_receipt_and_refuse_a_forged_one()
 
 #[test]
 fn the_python_program_of_the_crypto_manual_verifies_every_suite_and_reads_its_keys() {
-    use crypto::{SigningKey, Suite};
-    let python = python();
+    let python = python::python();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("suites");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("verify.py"), block_of("crypto.md", "python")).unwrap();
