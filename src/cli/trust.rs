@@ -159,6 +159,27 @@ pub fn of_file(file: Option<&Path>) -> Result<Option<Anchor>, Error> {
     Ok(bundle.map(Anchor::of))
 }
 
+/// The bundle to verify what `signer` signed with: the given one, else that of this machine when the key is its own, else
+/// the pinned one.
+pub fn of_signer(file: Option<&Path>, signer: &str) -> Result<Anchor, Error> {
+    if file.is_none()
+        && let Some(own) = of_machine()?
+        && own
+            .bundle
+            .verify()
+            .is_ok_and(|trusted| trusted.find(signer).is_some())
+    {
+        return Ok(own);
+    }
+    of_file(file)?.ok_or_else(no_bundle)
+}
+
+/// Neither a bundle was given nor one pinned.
+pub fn no_bundle() -> Error {
+    Error::usage("there is no trust bundle to verify with")
+        .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")
+}
+
 /// The bundle of this machine's own keys, for what they signed.
 pub fn of_machine() -> Result<Option<Anchor>, Error> {
     let local = |bundle| Anchor {

@@ -47,12 +47,19 @@ pub struct Envelope {
 impl Envelope {
     /// Signs `payload` as one of `payload_type`.
     pub fn sign(payload_type: &str, payload: &[u8], key: &SigningKey) -> Result<Self, Error> {
-        let signed = pae(payload_type, payload);
+        Self::sign_owned(payload_type, payload.to_vec(), key)
+    }
+
+    /// As [`Envelope::sign`], for a payload that is needed no longer: it becomes a part of the envelope without a copy.
+    pub(crate) fn sign_owned(payload_type: &str, payload: Vec<u8>, key: &SigningKey) -> Result<Self, Error> {
+        let payload_len = payload.len();
+        let mut signed = payload;
+        signed.splice(..0, pae_head(payload_type, payload_len).into_bytes());
         let signature = key.sign(&signed)?;
         Ok(Self {
             payload_type: payload_type.to_owned(),
             signed,
-            payload_len: payload.len(),
+            payload_len,
             key_id: key.verifying_key().key_id().to_string(),
             signature,
         })
@@ -145,8 +152,11 @@ impl<'de> Deserialize<'de> for Envelope {
 
 /// The bytes that are signed: `"DSSEv1" SP LEN(type) SP type SP LEN(payload) SP payload`.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
-    [head.as_bytes(), payload].concat()
+    [pae_head(payload_type, payload.len()).as_bytes(), payload].concat()
+}
+
+fn pae_head(payload_type: &str, payload_len: usize) -> String {
+    format!("DSSEv1 {} {payload_type} {payload_len} ", payload_type.len())
 }
 
 /// `text` as a JSON string.

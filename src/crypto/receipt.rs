@@ -354,7 +354,7 @@ pub fn sign(statement: &Statement, key: &SigningKey) -> Result<Envelope, Error> 
         });
     }
     let payload = serde_json::to_vec(statement).map_err(Error::Format)?;
-    Ok(Envelope::sign(PAYLOAD_TYPE, &payload, key)?)
+    Ok(Envelope::sign_owned(PAYLOAD_TYPE, payload, key)?)
 }
 
 /// Reads the statement in an envelope without asking who signed it; `verify` decides that.

@@ -858,8 +858,13 @@ mod tests {
                 "{other}"
             );
         }
-        // The hint is right, but the signed bytes name another trusted key, or another key before it.
+    }
+
+    #[test]
+    fn a_receipt_that_names_other_keys_than_the_roots_statement_is_untrusted() {
         type Change = fn(&mut InternalParameters, KeyId);
+        let sample = Sample::success();
+        // The hint is right, but the signed bytes name another trusted key, or another key before it.
         let changes: [(u8, Change); 2] = [
             (3, |internal, other| internal.key_id = other),
             (5, |internal, other| internal.predecessor = Some(other)),

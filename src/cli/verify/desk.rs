@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crypto::trust::TrustedKeys;
-use crypto::verify::{Report, Verdict, verify_with};
+use crypto::verify::{Report, verify_with};
 use crypto::{KeyId, VerifyingKey};
 use serde_json::Value;
 
@@ -129,10 +129,7 @@ impl Desk {
                 .filter(|(keys, _)| form.signer().is_some_and(|signer| keys.find(&signer).is_some()));
             own.map(|(_, bundle)| bundle).or(self.given.as_ref())
         };
-        found.ok_or_else(|| {
-            Error::usage("there is no trust bundle to verify with")
-                .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")
-        })
+        found.ok_or_else(trust::no_bundle)
     }
 }
 

@@ -29,11 +29,11 @@ fn seed() -> u64 {
 
 /// Runs `work` for the numbers below `end` on every core; the sum of what it gives.
 fn on_every_core(end: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {
-    let cores = thread::available_parallelism().unwrap().get() as u64;
+    let cores = thread::available_parallelism().unwrap().get();
     thread::scope(|scope| {
         let work = &work;
-        let parts: Vec<_> = (0..cores)
-            .map(|core| scope.spawn(move || (core..end).step_by(cores as usize).map(work).sum::<u64>()))
+        let parts: Vec<_> = (0..cores as u64)
+            .map(|core| scope.spawn(move || (core..end).step_by(cores).map(work).sum::<u64>()))
             .collect();
         parts.into_iter().map(|part| part.join().unwrap()).sum()
     })

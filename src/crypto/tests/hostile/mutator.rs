@@ -137,7 +137,7 @@ impl Mutator {
                 ][self.below(6)]
                 .clone()
             }
-            (Value::String(text), _) => Value::String(self.change_string(text, donor)),
+            (Value::String(text), _) => Value::String(self.change_string(&text, donor)),
             (Value::Bool(value), _) => Value::Bool(!value),
             (value, _) => self.another_type(value),
         }
@@ -155,10 +155,10 @@ impl Mutator {
         }
     }
 
-    fn change_string(&mut self, text: String, donor: &Value) -> String {
+    fn change_string(&mut self, text: &str, donor: &Value) -> String {
         if self.below(2) == 0
             && let Some(inner) = STANDARD
-                .decode(&text)
+                .decode(text)
                 .ok()
                 .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
         {
@@ -175,7 +175,7 @@ impl Mutator {
             "ml-dsa-87",
             "",
         ];
-        if suites[..4].contains(&text.as_str()) {
+        if suites[..4].contains(&text) {
             return suites[self.below(suites.len())].to_owned();
         }
         let mut signs: Vec<char> = text.chars().collect();
