@@ -33,6 +33,7 @@ pub mod roots;
 #[path = "tests/sample/receipt.rs"]
 mod sample;
 pub mod seal;
+pub mod stream;
 mod suite;
 pub mod trust;
 pub mod verify;
