@@ -31,6 +31,7 @@ pub mod roots;
 #[cfg(test)]
 #[path = "tests/sample/receipt.rs"]
 mod sample;
+pub mod stream;
 mod suite;
 pub mod trust;
 pub mod verify;
