@@ -36,6 +36,7 @@ use crate::{
     causes::with_causes,
     clock,
     context::{Context, Remembered, Scope},
+    entropy::KeyMaker,
     events::Events,
     fleet::Fleet,
     head,
@@ -139,6 +140,8 @@ async fn build_context(
     let triggers = Arc::new(Triggers::default());
     let fleet = Fleet::new(Arc::clone(&triggers));
     let runs = Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics));
+    let key_maker = KeyMaker::new(&settings.entropy_sources, Arc::clone(&metrics));
+    tokio::spawn(key_maker.clone().check());
     Ok(Arc::new(Context {
         events: Events::start(client.clone(), settings.pod_name.clone()),
         template: Template {
@@ -154,6 +157,7 @@ async fn build_context(
         triggers,
         keyring: Keyring::default(),
         offline_root,
+        key_maker,
         identities: Identities::default(),
         authority,
         tls,
