@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
-#[path = "sample/python.rs"]
+#[path = "outside/python.rs"]
 mod python;
 
 use crypto::kem::DecapsulationKey;
