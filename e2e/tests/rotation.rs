@@ -192,6 +192,6 @@ async fn verify_all(
         let answer = chimera_offline(desk, &args).await;
         let told = answer.stdout + &answer.stderr;
         assert_eq!(answer.code, expected(receipt), "{}: {told}", receipt.name_any());
-        assert_eq!(answer.code == 11, told.contains("revoked"), "{told}");
+        assert_eq!(answer.code == 11, told.contains("was revoked"), "{told}");
     }
 }

@@ -87,6 +87,7 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         root_answered: !seen.new_root_statements().is_empty(),
         requested: seen.requests.iter().flat_map(Requests::keys).cloned().collect(),
         usage: usage(&context, &policy, &seen),
+        dropped_sources: context.key_maker.dropped(),
         now: clock::steady(),
     });
     if plan.usable {

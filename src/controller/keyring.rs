@@ -20,8 +20,6 @@ pub struct Signer {
     pub statement: Vec<u8>,
     /// Statements of roots about one another, since the first roll-over: envelopes, JSON.
     pub root_statements: Vec<Vec<u8>>,
-    /// The key that it followed.
-    pub predecessor: Option<KeyId>,
     /// From when on its signatures count.
     pub not_before: Timestamp,
     /// How much it was used.
@@ -41,7 +39,6 @@ impl Signer {
             private,
             statement: statement.0.to_json().into_bytes(),
             root_statements,
-            predecessor: statement.1.predecessor.clone(),
             not_before: statement.1.not_before,
             counter,
         })

@@ -203,7 +203,11 @@ impl VerifyingKey {
     /// Reads one PEM block `PUBLIC KEY` for each algorithm of the suite, with nothing but white space around them.
     pub fn from_spki_pem(text: &str) -> Result<Self, Error> {
         let blocks = pem::decode_blocks("PUBLIC KEY", text).ok_or(Error::Pem)?;
-        let der: Vec<u8> = blocks.iter().flat_map(|block| block.iter().copied()).collect();
+        let der = blocks
+            .iter()
+            .map(|block| block.as_slice())
+            .collect::<Vec<_>>()
+            .concat();
         let key = Self::from_spki_der(&der)?;
         let lengths = key.suite.algorithms().iter().map(|one| one.spki_len());
         if blocks.iter().map(|block| block.len()).eq(lengths) {

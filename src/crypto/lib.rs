@@ -11,6 +11,7 @@ extern crate self as crypto;
 
 mod algorithm;
 pub mod attestation;
+mod binary_text;
 pub mod digest;
 pub mod dsse;
 pub mod entropy;

@@ -3,20 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
+#[path = "outside/python.rs"]
+mod python;
 #[path = "sample/receipt.rs"]
 #[allow(dead_code, reason = "each test uses a part of the sample")]
 mod sample;
 
 use sample::Sample;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 const CRATE: &str = env!("CARGO_MANIFEST_DIR");
 
 #[test]
 fn the_python_program_of_the_manual_verifies_a_receipt_and_refuses_forged_ones() {
-    let python = python();
+    let python = python::python();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("independent-verifiers");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("verify.py"), block("python")).unwrap();
@@ -166,46 +168,4 @@ fn block_of(manual: &str, language: &str) -> String {
     let fence = format!("```{language}\n");
     let start = manual.find(&fence).expect("the manual has such a block") + fence.len();
     manual[start..start + manual[start..].find("```").unwrap()].to_owned()
-}
-
-/// A Python with the pinned packages: made in the user's cache on first use, made anew when the pins change.
-fn python() -> PathBuf {
-    let requirements = Path::new(CRATE).join("tests/requirements.txt");
-    let pins = fs::read_to_string(&requirements).unwrap();
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .filter(|path| !path.is_empty())
-        .map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"),
-            PathBuf::from,
-        );
-    let venv = cache.join("chimera/verify-venv");
-    let python = venv.join("bin/python");
-    if fs::read_to_string(venv.join("pins.txt")).is_ok_and(|made| made == pins) {
-        return python;
-    }
-    let run = |command: &mut Command| {
-        let output = command
-            .output()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert!(
-            output.status.success(),
-            "{command:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    };
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-    run(Command::new(&python)
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--require-hashes",
-            "--only-binary",
-            ":all:",
-            "-r",
-        ])
-        .arg(&requirements));
-    fs::write(venv.join("pins.txt"), pins).unwrap();
-    python
 }
