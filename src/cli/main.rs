@@ -19,6 +19,8 @@ mod output;
 mod render;
 mod run;
 mod sarif;
+mod seal;
+mod secret;
 mod source;
 mod status;
 mod submit;
@@ -60,8 +62,9 @@ enum Verb {
     Logs(logs::Args),
     Mu(mu::Args),
     Run(Box<run::Args>),
+    Seal(Box<seal::Args>),
     Status(status::Args),
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     Trust(trust::Args),
     Verify(verify::Args),
     Why(why::Args),
@@ -79,8 +82,9 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Logs(args) => logs::run(args).await,
         Verb::Mu(args) => mu::run(args).await,
         Verb::Run(args) => run::run(*args).await,
+        Verb::Seal(args) => seal::run(*args).await,
         Verb::Status(args) => status::run(args).await,
-        Verb::Submit(args) => submit::run(args).await,
+        Verb::Submit(args) => submit::run(*args).await,
         Verb::Trust(args) => trust::run(args).await,
         Verb::Verify(args) => verify::run(args).await,
         Verb::Why(args) => why::run(args).await,

@@ -3,7 +3,12 @@
 //! A source is a file or a device, and may make its reader wait. It is read on a thread of its own, and waited for only
 //! so long: then the key is made of the operating system's randomness alone.
 
-use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use crypto::{
     entropy::{Dropped, Entropy, Failure, Source},
@@ -55,6 +60,8 @@ pub struct KeyMaker {
     /// Locked while it is read, so that a source that never answers holds one thread and not one for each key.
     entropy: Arc<Mutex<Entropy>>,
     sources: Vec<String>,
+    /// Which sources gave nothing when they were last asked, and why.
+    dropped: Arc<StdMutex<Vec<String>>>,
     patience: Duration,
     metrics: Arc<Metrics>,
 }
@@ -72,6 +79,7 @@ impl KeyMaker {
         Self {
             sources: entropy.names().map(str::to_owned).collect(),
             entropy: Arc::new(Mutex::new(entropy)),
+            dropped: Arc::default(),
             patience,
             metrics,
         }
@@ -89,6 +97,12 @@ impl KeyMaker {
         };
         self.account(made.as_ref().map(|(_, dropped)| dropped.as_slice()));
         made
+    }
+
+    /// Which sources gave nothing when they were last asked, and why. `None` where no source is mixed in.
+    pub fn dropped(&self) -> Option<Vec<String>> {
+        let dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.sources.is_empty()).then(|| dropped.clone())
     }
 
     /// Reads every source once, so that the metric says how they are before the first key is made.
@@ -132,6 +146,8 @@ impl KeyMaker {
         };
         healthy(SYSTEM, made.is_ok());
         let Ok(dropped) = made else { return };
+        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner) =
+            dropped.iter().map(ToString::to_string).collect();
         for source in &self.sources {
             healthy(source, dropped.iter().all(|one| one.source != *source));
         }

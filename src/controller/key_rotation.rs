@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
     KeyRotationPolicy,
-    key_rotation_policy::{Algorithm, Purpose, RevocationReason},
+    key_rotation_policy::{Purpose, RevocationReason},
     names, reasons,
 };
 use controller_core::{
@@ -13,7 +13,7 @@ use controller_core::{
     key_ring::{Key, KeyRing},
 };
 use crypto::{
-    KemSuite, KeyId, KeyPurpose, KeyStatement, KeySuite, PrivateKey, SigningKey, Suite,
+    KeyId, KeyPurpose, KeyStatement, PrivateKey, SigningKey, Suite,
     digest::sha256_hex,
     entropy::Entropy,
     offline_root::Requests,
@@ -90,7 +90,7 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
     let plan = plan(&Observed {
         policy: &policy,
         operator_namespace: &context.settings.namespace,
-        root: seen.root.map(RootKey::known),
+        root: seen.root.map(|root| root.known(&owner_of(&policy))),
         keys: seen.known_keys(),
         bundle: seen.bundle.map(PublishedBundle::known),
         keys_elsewhere: seen.keys_elsewhere,
@@ -98,6 +98,7 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         root_answered: !seen.new_root_statements().is_empty(),
         requested: seen.requests.iter().flat_map(Requests::keys).cloned().collect(),
         usage: usage(&context, &policy, &seen),
+        dropped_sources: context.key_maker.dropped(),
         now: context.clock.steady(),
     });
     if plan.usable {
@@ -176,8 +177,8 @@ async fn apply_step(
     match &plan.step {
         Step::None => Ok(()),
         Step::MintRoot => mint_root(context).await,
-        Step::MintSuccessor => mint_successor(context, seen).await,
-        Step::RollRoot(asked) => roll_root(context, policy, seen.root, asked.clone()).await,
+        Step::MintSuccessor(asked) => mint_successor(context, policy, seen, asked.clone()).await,
+        Step::RollRoot => roll_root(context, policy, seen.root).await,
         Step::MintKey => mint_key(context, policy, seen).await,
         Step::Request => request(context, policy, &seen).await,
         Step::Endorse => {
@@ -232,7 +233,12 @@ async fn new_root(context: &Context) -> Result<SigningKey, KeyError> {
     Ok(context.key_maker.make(make).await?.0)
 }
 
-async fn mint_successor(context: &Context, seen: Seen) -> Result<(), KeyError> {
+async fn mint_successor(
+    context: &Context,
+    policy: &KeyRotationPolicy,
+    seen: Seen,
+    asked: String,
+) -> Result<(), KeyError> {
     let Stored::Present(RootKey::Kept(root)) = seen.root else {
         return Ok(());
     };
@@ -242,7 +248,7 @@ async fn mint_successor(context: &Context, seen: Seen) -> Result<(), KeyError> {
         _ => now,
     };
     let end = last.checked_add(GRACE).unwrap_or(Timestamp::MAX);
-    let root = root.with_successor(new_root(context).await?, now, end)?;
+    let root = root.with_successor(new_root(context).await?, (now, end), (owner_of(policy), asked))?;
     apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
     Ok(())
 }
@@ -262,12 +268,11 @@ async fn roll_root(
     context: &Context,
     policy: &KeyRotationPolicy,
     root: Stored<RootKey>,
-    asked: Option<String>,
 ) -> Result<(), KeyError> {
     let Stored::Present(RootKey::Kept(root)) = root else {
         return Ok(());
     };
-    let root = root.rolled(asked);
+    let root = root.rolled();
     apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
     let message = format!("{} is the root", root.key.verifying_key().key_id());
     context.events.normal(policy, reasons::ROOT_SUCCEEDED, message);

@@ -287,10 +287,10 @@ fn parse_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Result<KeyRing, St
     }
     let ring = KeyRing::from_data(data)?;
     let suite = suite_of(policy.spec.algorithm);
-    match ring.iter().find(|key| key.private.suite() != suite) {
-        Some(other) => Err(format!("it holds a key of suite {}", other.private.suite())),
-        None => Ok(ring),
+    if let Some(other) = ring.iter().find(|key| key.private.suite() != suite) {
+        return Err(format!("it holds a key of suite {}", other.private.suite()));
     }
+    Ok(ring)
 }
 
 /// How a Secret names the policy whose keys it holds.

@@ -1,6 +1,7 @@
 //! The keys in use, as the last reconcile of their policies found them. Without a published key nothing is signed.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -20,8 +21,6 @@ pub struct Signer {
     pub statement: Vec<u8>,
     /// Statements of roots about one another, since the first roll-over: envelopes, JSON.
     pub root_statements: Vec<Vec<u8>>,
-    /// The key that it followed.
-    pub predecessor: Option<KeyId>,
     /// From when on its signatures count.
     pub not_before: Timestamp,
     /// How much it was used.
@@ -41,7 +40,6 @@ impl Signer {
             private,
             statement: statement.0.to_json().into_bytes(),
             root_statements,
-            predecessor: statement.1.predecessor.clone(),
             not_before: statement.1.not_before,
             counter,
         })
@@ -83,6 +81,12 @@ impl Opener {
         self.private
             .as_decapsulation()
             .expect("asked when the opener was made")
+    }
+}
+
+impl Borrow<DecapsulationKey> for Opener {
+    fn borrow(&self) -> &DecapsulationKey {
+        self.key()
     }
 }
 
@@ -184,11 +188,14 @@ impl Keyring {
         })
     }
 
-    /// The key `id`, if it opens what was sealed under it.
-    pub fn opener(&self, id: &KeyId) -> Option<Arc<Opener>> {
+    /// The key `id`, if it opens what was sealed under it for `namespace`.
+    pub fn opener(&self, id: &KeyId, namespace: &str) -> Option<Arc<Opener>> {
         let openers = read(&self.openers);
-        let mut all = openers.values().flatten();
-        all.find(|opener| opener.private.key_id() == id).cloned()
+        let serves = |opener: &&Arc<Opener>| {
+            let served = opener.namespace.as_deref();
+            opener.private.key_id() == id && served.is_none_or(|served| served == namespace)
+        };
+        openers.values().flatten().find(serves).cloned()
     }
 
     /// The bundle, once it is published.

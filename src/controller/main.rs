@@ -19,6 +19,8 @@ mod fleet;
 mod head;
 mod health;
 mod identity;
+#[cfg(test)]
+mod key_damage;
 mod key_rotation;
 mod key_store;
 mod keyring;

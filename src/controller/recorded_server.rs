@@ -12,6 +12,7 @@ use std::{
 use http::{Method, Request, Response};
 use kube::{Client, client::Body};
 use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
 
 /// What goes wrong at one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +67,29 @@ struct State {
     /// Every object that was ever stored, by path, in the order of the writes.
     stored: Vec<(String, Value)>,
     fault: Option<(usize, Fault)>,
+    /// What the next write waits for.
+    gate: Option<Arc<Gate>>,
     /// Whether the process that wrote is at its end: it hears and says nothing more.
     ended: bool,
+}
+
+/// Holds one write up.
+#[derive(Default)]
+pub struct Gate {
+    reached: Notify,
+    released: Notify,
+}
+
+impl Gate {
+    /// Waits until there is a write to hold up.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        self.released.notify_one();
+    }
 }
 
 /// Objects by path, and the writes in their order.
@@ -93,6 +115,11 @@ impl Server {
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect_bytes().await?;
+                let gate = server.gate_of(&parts);
+                if let Some(gate) = gate {
+                    gate.reached.notify_one();
+                    gate.released.notified().await;
+                }
                 let answer = server.answer(&parts.method, &parts.uri, &body);
                 let (status, answer) = answer.ok_or("the connection broke")?;
                 let body = Body::from(serde_json::to_vec(&answer)?);
@@ -107,6 +134,16 @@ impl Server {
         let mut state = self.state();
         let at = state.writes.len() + at;
         state.fault = Some((at, fault));
+    }
+
+    /// The next write is held up before it is looked at.
+    pub fn hold_next_write(&self) -> Arc<Gate> {
+        Arc::clone(self.state().gate.insert(Arc::default()))
+    }
+
+    fn gate_of(&self, request: &http::request::Parts) -> Option<Arc<Gate>> {
+        let writes = request.method != Method::GET && !is_event(request.uri.path());
+        self.state().gate.take_if(|_| writes)
     }
 
     /// Whether the process came to its end; the next one is heard again.
@@ -129,6 +166,15 @@ impl Server {
         let state = self.state();
         let of = state.stored.iter().filter(|(stored, _)| stored == path);
         of.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// All objects, by path.
+    pub fn objects(&self) -> BTreeMap<String, Value> {
+        let state = self.state();
+        let objects = state.objects.iter();
+        objects
+            .map(|(path, stored)| (path.clone(), stored.value.clone()))
+            .collect()
     }
 
     /// The paths of all objects.
@@ -165,8 +211,7 @@ impl Server {
         if state.ended {
             return None;
         }
-        if path.contains("/events") {
-            // They are told in the background, so they have no place in any order.
+        if is_event(path) {
             return Some((201, serde_json::from_slice(body).unwrap_or_default()));
         }
         if *method == Method::GET {
@@ -188,6 +233,11 @@ impl Server {
             Fault::Conflict => Some(failure(409, "Conflict")),
         }
     }
+}
+
+/// Events are told in the background, so they have no place in any order.
+fn is_event(path: &str) -> bool {
+    path.contains("/events")
 }
 
 fn failure(code: u16, reason: &str) -> (u16, Value) {

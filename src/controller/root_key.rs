@@ -1,5 +1,7 @@
 //! The root: kept in a Secret that only the operator reads, or offline and known by its public key alone.
 
+use std::collections::BTreeMap;
+
 use controller_core::key_plan::{Root, Stored};
 use crypto::{Envelope, SigningKey, Suite, VerifyingKey, root_statement::RootStatement};
 use jiff::Timestamp;
@@ -13,7 +15,7 @@ use crate::identity::{data, managed};
 const SEED: &str = "seed";
 /// Key of the seed of the root that is to succeed it.
 const SUCCESSOR: &str = "successor";
-/// Key of the value of the annotation that asked for this root.
+/// Key of the values of the annotations that were obeyed, by policy.
 const ROLLED: &str = "rolled";
 /// Key of the statements of roots about one another: the bundle can be rebuilt from them.
 const STATEMENTS: &str = "roots.json";
@@ -32,8 +34,8 @@ pub struct KeptRoot {
     pub key: SigningKey,
     /// The root that is to succeed it.
     pub successor: Option<SigningKey>,
-    /// Value of the annotation that asked for it.
-    pub rolled: Option<String>,
+    /// Values of the annotations that were obeyed, by policy: no request is obeyed twice, whichever policy's turn it is.
+    pub rolled: BTreeMap<String, String>,
     /// Statements of roots about one another.
     pub statements: Vec<Envelope>,
     /// `metadata.resourceVersion` of the Secret.
@@ -49,8 +51,8 @@ impl RootKey {
         }
     }
 
-    /// What a plan may know of it.
-    pub fn known(&self) -> Root {
+    /// What the plan of a policy may know of it.
+    pub fn known(&self, policy: &str) -> Root {
         let id = self.public().key_id().clone();
         match self {
             Self::Kept(root) => Root {
@@ -60,7 +62,7 @@ impl RootKey {
                     .successor
                     .as_ref()
                     .map(|key| key.verifying_key().key_id().clone()),
-                rolled: root.rolled.clone(),
+                rolled: root.rolled.get(policy).cloned(),
             },
             Self::Offline(_) => Root {
                 id,
@@ -109,7 +111,9 @@ fn parse(secret: &Secret) -> Result<KeptRoot, String> {
     Ok(KeptRoot {
         key: root,
         successor: key(SUCCESSOR)?,
-        rolled: rolled.map_err(|_| format!("{ROLLED} is damaged"))?,
+        rolled: rolled
+            .map_err(|_| format!("{ROLLED} is damaged"))?
+            .unwrap_or_default(),
         statements,
         version: secret.metadata.resource_version.clone(),
     })
@@ -121,7 +125,7 @@ impl KeptRoot {
         Self {
             key,
             successor: None,
-            rolled: None,
+            rolled: BTreeMap::new(),
             statements: Vec::new(),
             version: None,
         }
@@ -133,26 +137,27 @@ impl KeptRoot {
         self.successor.as_ref().unwrap_or(&self.key)
     }
 
-    /// With a successor, and the statements of both about one another. What this root states after `end` does not count.
+    /// With a successor that a policy asked for, and the statements of both about one another. What this root states after
+    /// `end` does not count.
     pub fn with_successor(
         mut self,
         successor: SigningKey,
-        now: Timestamp,
-        end: Timestamp,
+        (now, end): (Timestamp, Timestamp),
+        (policy, asked): (String, String),
     ) -> Result<Self, crypto::root_statement::Error> {
         let forward = RootStatement::about(successor.verifying_key(), now, None);
         let back = RootStatement::about(self.key.verifying_key(), Timestamp::MIN, Some(end));
         self.statements
             .extend([forward.sign(&self.key)?, back.sign(&successor)?]);
         self.successor = Some(successor);
+        self.rolled.insert(policy, asked);
         Ok(self)
     }
 
     /// The successor takes over; the private key of the root before it is forgotten.
-    pub fn rolled(mut self, asked: Option<String>) -> Self {
+    pub fn rolled(mut self) -> Self {
         if let Some(successor) = self.successor.take() {
             self.key = successor;
-            self.rolled = asked;
         }
         self
     }
@@ -171,9 +176,8 @@ impl KeptRoot {
         if let Some(successor) = &self.successor {
             content.extend(data([(SUCCESSOR, successor.seed().as_slice())]));
         }
-        if let Some(rolled) = &self.rolled {
-            // As JSON, so that a value that was cut off is not taken for another one: that would ask for another root.
-            let rolled = serde_json::to_vec(rolled).expect("a text serialises");
+        if !self.rolled.is_empty() {
+            let rolled = serde_json::to_vec(&self.rolled).expect("texts serialise");
             content.extend(data([(ROLLED, rolled.as_slice())]));
         }
         Secret {

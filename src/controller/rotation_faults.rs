@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use api::names;
 use controller_core::key_plan::PAGE_AT;
-use crypto::{KeyId, KeyPurpose, KeyStatement, SigningKey, Suite};
+use crypto::{KeyId, KeyPurpose, SigningKey, Suite};
 use serde_json::{Value, json};
 
 use crate::{
     recorded_server::Fault,
-    simulation::{ROOT, Simulation, TRUST, policy_path},
+    simulation::{Simulation, policy_path},
 };
 
 /// Times of a policy that rotates every minute.
@@ -202,28 +202,8 @@ async fn a_revocation_of_the_key_in_use() {
 #[tokio::test]
 async fn a_page_of_old_statements() {
     let start = installed("ops", &signing()).await;
-    fill_bundle(&start, PAGE_AT);
+    start.fill_bundle(PAGE_AT, KeyPurpose::Signing);
     enumerate(&start, one_interval).await;
-}
-
-/// Statements about so many keys that others published.
-fn fill_bundle(simulation: &Simulation, count: usize) {
-    let secret = simulation.server.get(ROOT).expect("the root");
-    let secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).expect("a Secret");
-    let seed = secret.data.expect("data")["seed"].0.clone();
-    let root =
-        SigningKey::from_seed(Suite::MlDsa87, seed.as_slice().try_into().expect("32 bytes")).expect("a key");
-    let mut bundle = simulation.bundle().expect("a bundle");
-    let now = simulation.context.clock.steady();
-    for number in 0..count - bundle.statements.len() {
-        let number = u8::try_from(number).expect("few");
-        let key = SigningKey::from_seed(Suite::MlDsa65, &[number; 32]).expect("a key");
-        let about = KeyStatement::about(key.verifying_key(), KeyPurpose::Signing, now, None, None, 1);
-        bundle.statements.insert(0, about.sign(&root).expect("signed"));
-    }
-    let mut map = simulation.server.get(TRUST).expect("the bundle");
-    map["data"][names::TRUST_BUNDLE_KEY] = json!(bundle.to_json());
-    simulation.server.put(TRUST, &map);
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use std::{
 use api::{KeyRotationPolicy, names};
 use controller_core::key_ring::KeyRing;
 use crypto::{
-    DigestSet, KeyId, KeyStatement, SigningKey, VerifyingKey,
+    DigestSet, KemSuite, KeyId, KeyPurpose, KeyStatement, KeySuite, PrivateKey, SigningKey, Suite,
+    VerifyingKey,
     attestation::RunError,
     grant::WorkflowRef,
     offline_root::Requests,
@@ -88,11 +89,19 @@ impl Time {
     }
 }
 
-/// A receipt that was signed on the way, and by which key.
+/// A receipt that was signed on the way: by which key, when, and beside which version of the bundle.
 #[derive(Clone)]
 struct Signed {
-    key: KeyId,
+    circumstances: (KeyId, Timestamp, String),
     envelope: Vec<u8>,
+}
+
+/// The keys of a Secret as last seen.
+#[derive(Clone)]
+struct Held {
+    version: String,
+    active: Option<KeyId>,
+    places: Arc<Places>,
 }
 
 /// A private key in its Secret: its place, and since when it is there.
@@ -113,7 +122,7 @@ pub struct Simulation {
     /// The first root that ever was: what everybody has pinned.
     pinned: Option<KeyId>,
     receipts: Vec<Signed>,
-    places: BTreeMap<String, Places>,
+    held: BTreeMap<String, Held>,
     /// The bundle as last verified, and its version.
     bundle: Option<(String, TrustedKeys)>,
     writes: usize,
@@ -146,7 +155,7 @@ impl Simulation {
             offline,
             policies: Vec::new(),
             receipts: Vec::new(),
-            places: BTreeMap::new(),
+            held: BTreeMap::new(),
             bundle: None,
             writes: 0,
             failures: Vec::new(),
@@ -172,7 +181,7 @@ impl Simulation {
             policies: self.policies.clone(),
             pinned: self.pinned.clone(),
             receipts: self.receipts.clone(),
-            places: self.places.clone(),
+            held: self.held.clone(),
             bundle: None,
             writes: 0,
             failures: Vec::new(),
@@ -207,6 +216,15 @@ impl Simulation {
         let mut object = self.server.get(path).expect("a policy");
         edit(&mut object);
         self.server.put(path, &object);
+    }
+
+    /// Puts another object in the place of one, or nothing: what is lost by that is not the controller's doing.
+    pub fn damage(&mut self, path: &str, object: Option<&Value>) {
+        self.held.remove(path);
+        match object {
+            Some(object) => self.server.put(path, object),
+            None => drop(self.server.remove(path)),
+        }
     }
 
     /// Annotates the first policy.
@@ -320,38 +338,40 @@ impl Simulation {
 
     fn look_at_signer(&mut self, signer: &Signer) {
         let id = signer.key().verifying_key().key_id().clone();
+        let time = signer.time(self.context.clock.now());
         let trusted = self.trusted().expect("a key is in use, so there is a bundle");
         let known = trusted.find(id.as_str());
         assert!(
             known.is_some_and(|key| key.revocation.is_none()),
             "{id} is in use and not published"
         );
-        let time = signer.time(self.context.clock.now());
-        let envelope = sign_receipt(signer, time);
-        self.receipts.push(Signed { key: id, envelope });
+        let (version, _) = self.bundle.as_ref().expect("there is a bundle");
+        // The same key at the same time beside the same bundle would sign the same again.
+        let circumstances = (id.clone(), time, version.clone());
+        if self
+            .receipts
+            .last()
+            .is_none_or(|last| last.circumstances != circumstances)
+        {
+            let envelope = sign_receipt(signer, time);
+            self.receipts.push(Signed {
+                circumstances,
+                envelope,
+            });
+        }
     }
 
     fn look_at_openers(&mut self) {
-        for path in self.server.paths() {
-            let Some(active) = self
-                .server
-                .get(&path)
-                .filter(|_| is_keys(&path))
-                .and_then(|secret| {
-                    let secret: Secret = serde_json::from_value(secret).ok()?;
-                    let ring = KeyRing::from_data(&secret.data.unwrap_or_default()).ok()?;
-                    ring.active.map(|key| key.id().clone())
-                })
-            else {
+        for (path, held) in self.held.clone() {
+            let opens = |id: &&KeyId| self.context.keyring.opener(id, "team").is_some();
+            let Some(active) = held.active.as_ref().filter(opens) else {
                 continue;
             };
-            if self.context.keyring.opener(&active).is_some() {
-                let trusted = self.trusted().expect("a key is in use, so there is a bundle");
-                assert!(
-                    trusted.find(active.as_str()).is_some(),
-                    "{active} is in use and not published"
-                );
-            }
+            let trusted = self.trusted().expect("a key is in use, so there is a bundle");
+            assert!(
+                trusted.find(active.as_str()).is_some(),
+                "{path}: {active} is in use and not published"
+            );
         }
     }
 
@@ -359,21 +379,26 @@ impl Simulation {
     fn look_at_secrets(&mut self) {
         let now = self.context.clock.steady();
         for path in self.server.paths().into_iter().filter(|path| is_keys(path)) {
-            let Some(after) = self.server.get(&path).and_then(|secret| places(&secret)) else {
+            let secret = self.server.get(&path).expect("stored");
+            let version = secret["metadata"]["resourceVersion"].to_string();
+            if self.held.get(&path).is_some_and(|held| held.version == version) {
                 continue;
+            }
+            let Some(places) = places(&secret) else { continue };
+            let held = Held {
+                version,
+                active: active(&secret),
+                places: Arc::new(places),
             };
-            let before = self
-                .places
-                .insert(path.clone(), after.clone())
-                .unwrap_or_default();
-            for (seed, (place, since)) in before {
+            let before = self.held.insert(path.clone(), held.clone());
+            for (seed, (place, since)) in before.iter().flat_map(|before| before.places.iter()) {
                 let over = match place.as_str() {
-                    "previous" => now.duration_since(since).as_secs() >= 5,
+                    "previous" => now.duration_since(*since).as_secs() >= 5,
                     "retired" => true,
                     _ => false,
                 };
                 assert!(
-                    over || after.contains_key(&seed),
+                    over || held.places.contains_key(seed),
                     "{path} lost a key of {place} at {now}"
                 );
             }
@@ -424,6 +449,31 @@ impl Simulation {
         VerifyingKey::from_spki_pem(&String::from_utf8(pem).expect("PEM")).expect("a root")
     }
 
+    /// Adds statements about keys that others published, until the bundle has so many.
+    pub fn fill_bundle(&self, count: usize, purpose: KeyPurpose) {
+        let secret: Secret = self.read(ROOT);
+        let seed = secret.data.expect("data")["seed"].0.clone();
+        let seed = seed.as_slice().try_into().expect("32 bytes");
+        let root = SigningKey::from_seed(Suite::MlDsa87, seed).expect("a key");
+        let mut bundle = self.bundle().expect("a bundle");
+        for number in 0..count - bundle.statements.len() {
+            let number = u8::try_from(number).expect("few");
+            let key = match purpose {
+                KeyPurpose::Signing => {
+                    PrivateKey::from_seed(KeySuite::Signature(Suite::MlDsa65), &[number; 32])
+                }
+                _ => PrivateKey::from_seed(KeySuite::Encapsulation(KemSuite::MlKem1024), &[number; 64]),
+            };
+            let key = key.expect("a key");
+            let now = self.context.clock.steady();
+            let about = KeyStatement::about(key.public_key(), purpose, now, None, None, 1);
+            bundle.statements.insert(0, about.sign(&root).expect("signed"));
+        }
+        let mut map = self.server.get(TRUST).expect("the bundle");
+        map["data"][names::TRUST_BUNDLE_KEY] = json!(bundle.to_json());
+        self.server.put(TRUST, &map);
+    }
+
     fn read<K: serde::de::DeserializeOwned>(&self, path: &str) -> K {
         serde_json::from_value(self.server.get(path).expect("stored")).expect("an object")
     }
@@ -434,7 +484,7 @@ impl Simulation {
         let trusted = self.trusted().expect("a bundle");
         for (index, receipt) in receipts.iter().enumerate() {
             let report = verify_with(&receipt.envelope, Ok(trusted), None, None);
-            let expected = if revoked.contains(&receipt.key) {
+            let expected = if revoked.contains(&receipt.circumstances.0) {
                 Verdict::UntrustedKey
             } else {
                 Verdict::Valid
@@ -527,6 +577,13 @@ fn is_keys(path: &str) -> bool {
     name.starts_with("chimera-keys-") || name.starts_with("chimera-sealing-")
 }
 
+/// The key in use of a Secret.
+fn active(secret: &Value) -> Option<KeyId> {
+    let secret: Secret = serde_json::from_value(secret.clone()).ok()?;
+    let ring = KeyRing::from_data(&secret.data?).ok()?;
+    ring.active.map(|key| key.id().clone())
+}
+
 /// The seeds in a Secret. `None` for one that is damaged.
 fn places(secret: &Value) -> Option<Places> {
     let secret: Secret = serde_json::from_value(secret.clone()).ok()?;
@@ -616,6 +673,8 @@ fn sign_receipt(signer: &Signer, time: Timestamp) -> Vec<u8> {
         inputs: DigestSet::of(b"{}"),
         submitter: "alice".to_owned(),
         act_as: None,
+        predecessor: None,
+        sealed_inputs: None,
         started_at: time,
         finished_at: time,
         error: Some(RunError {

@@ -1,6 +1,6 @@
 //! What reconciles may use, in tests: a client of a [recorded server](crate::recorded_server), and clocks of the test's own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser as _;
 use controller_core::head_pod::Template;
@@ -8,7 +8,7 @@ use crypto::VerifyingKey;
 use kube::{Client, runtime::reflector::store};
 
 use crate::{
-    certificates::Authority,
+    certificates::{Authority, Pair},
     clock::{self, Clock},
     context::{Context, Remembered, Scope},
     entropy::KeyMaker,
@@ -34,8 +34,9 @@ pub fn process(
     offline_root: Option<VerifyingKey>,
     clock: Clock,
 ) -> Arc<Context> {
+    static PAIR: OnceLock<Pair> = OnceLock::new();
     let now = clock::now();
-    let pair = Authority::generate(now).expect("an authority");
+    let pair = PAIR.get_or_init(|| Authority::generate(now).expect("an authority"));
     let authority = Authority::from_pem(&pair.certificate, &pair.private_key).expect("read back");
     let tls = authority.client_config(now).expect("a configuration");
     let triggers = Arc::new(Triggers::default());

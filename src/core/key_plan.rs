@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::{
     ConditionStatus, KeyRotationPolicy, KeyRotationPolicyStatus,
-    condition::{READY, Verdict, set},
+    condition::{ENTROPY_HEALTHY, READY, Verdict, set},
     duration,
     key_rotation_policy::{KeyState, KeyStatus, Purpose},
     names, reasons,
@@ -66,7 +66,7 @@ pub struct Root {
     pub offline: bool,
     /// The root that is to succeed it, once there is one.
     pub successor: Option<KeyId>,
-    /// Value of the annotation that asked for this root, if one did.
+    /// Value of the policy's annotation that was obeyed last, if one was.
     pub rolled: Option<String>,
 }
 
@@ -174,6 +174,8 @@ pub struct Observed<'a> {
     pub requested: BTreeSet<KeyId>,
     /// How much the key in use was used.
     pub usage: Usage,
+    /// Sources of entropy that gave nothing when they were last asked, and why. `None` where none is mixed in.
+    pub dropped_sources: Option<Vec<String>>,
     /// The present, by a clock that nobody can set back or forth while the operator runs.
     pub now: Timestamp,
 }
@@ -183,10 +185,10 @@ pub struct Observed<'a> {
 pub enum Step {
     /// Make the root. Only where there is neither root nor key nor bundle.
     MintRoot,
-    /// Make the root's successor, with the statements of both about one another.
-    MintSuccessor,
+    /// Make the root's successor, with the statements of both about one another. With the request that this obeys.
+    MintSuccessor(String),
     /// The successor is published: it takes the root's place.
-    RollRoot(Option<String>),
+    RollRoot,
     /// Make a key, with the root's statement about it where the root is at hand.
     MintKey,
     /// Ask the offline root for what is missing.
@@ -515,9 +517,11 @@ fn roll_root(observed: &Observed<'_>, sound: &Sound<'_>) -> Option<Step> {
     }
     let asked = annotation(observed, names::ROLL_ROOT_ANNOTATION);
     match &sound.root.successor {
-        Some(_) => Some(Step::RollRoot(asked.or_else(|| sound.root.rolled.clone()))),
-        None if asked.is_some() && asked != sound.root.rolled => Some(Step::MintSuccessor),
-        None => None,
+        // Whoever comes first goes on with what another policy began.
+        Some(_) => Some(Step::RollRoot),
+        None => asked
+            .filter(|asked| sound.root.rolled.as_ref() != Some(asked))
+            .map(Step::MintSuccessor),
     }
 }
 
@@ -624,7 +628,7 @@ fn explain(observed: &Observed<'_>, sound: &Sound<'_>, usable: bool, step: &Step
     let id = sound.active.id.short();
     if usable {
         let message = match step {
-            Step::MintSuccessor | Step::RollRoot(_) => {
+            Step::MintSuccessor(_) | Step::RollRoot => {
                 format!("key {id} is in use; the root is being succeeded")
             }
             _ if sound.root.offline && sound.keys.next.iter().all(|key| !key.endorsed) => format!(
@@ -686,6 +690,25 @@ fn build_status(
         observed_generation: policy.metadata.generation,
     };
     set(&mut status.conditions, &verdict, observed.now);
+    if let Some(dropped) = &observed.dropped_sources {
+        let healthy = dropped.is_empty();
+        let (reason, message) = if healthy {
+            (
+                reasons::ENTROPY_SOURCES_HEALTHY,
+                "every source was mixed in".to_owned(),
+            )
+        } else {
+            (reasons::ENTROPY_SOURCE_DROPPED, dropped.join("; "))
+        };
+        let verdict = Verdict {
+            type_: ENTROPY_HEALTHY,
+            status: ConditionStatus::from(healthy),
+            reason,
+            message: &message,
+            observed_generation: policy.metadata.generation,
+        };
+        set(&mut status.conditions, &verdict, observed.now);
+    }
     status
 }
 
@@ -809,6 +832,7 @@ mod tests {
                 keys_elsewhere: false,
                 requested: self.requested.clone(),
                 usage: self.usage,
+                dropped_sources: None,
                 now: at(self.now),
             }
         }
@@ -825,8 +849,8 @@ mod tests {
         fn settle(&mut self) -> Vec<Step> {
             let mut steps = Vec::new();
             while let step @ (Step::MintRoot
-            | Step::MintSuccessor
-            | Step::RollRoot(_)
+            | Step::MintSuccessor(_)
+            | Step::RollRoot
             | Step::MintKey
             | Step::Request
             | Step::Endorse
@@ -845,11 +869,13 @@ mod tests {
             let now = at(self.now);
             match step {
                 Step::MintRoot => self.root = Stored::Present(root('a')),
-                Step::MintSuccessor => self.edit_root(|root| root.successor = Some(id('b'))),
-                Step::RollRoot(asked) => self.edit_root(|root| {
-                    root.id = root.successor.take().expect("a successor");
-                    root.rolled.clone_from(asked);
+                Step::MintSuccessor(asked) => self.edit_root(|root| {
+                    root.successor = Some(id('b'));
+                    root.rolled = Some(asked.clone());
                 }),
+                Step::RollRoot => {
+                    self.edit_root(|root| root.id = root.successor.take().expect("a successor"))
+                }
                 Step::MintKey => self.mint(now),
                 Step::Request => {
                     let missing = self
@@ -1158,9 +1184,9 @@ mod tests {
         assert_eq!(
             world.settle(),
             [
-                Step::MintSuccessor,
+                Step::MintSuccessor("1".to_owned()),
                 Step::Publish,
-                Step::RollRoot(Some("1".to_owned())),
+                Step::RollRoot,
                 Step::Publish
             ]
         );
