@@ -32,7 +32,8 @@ pub(super) struct Nonce {
 impl Nonce {
     /// The lane is no choice of its own.
     pub(super) const fn lane(self) -> u8 {
-        (self.seq % LANES as u64) as u8
+        // The lowest byte decides: 256 is a multiple of the number of lanes.
+        self.seq.to_le_bytes()[0] % LANES
     }
 
     pub(super) fn to_bytes(self) -> [u8; NONCE_LEN] {
