@@ -23,6 +23,7 @@ mod seal;
 mod secret;
 mod source;
 mod status;
+mod stream;
 mod submit;
 mod trust;
 mod user_folder;
@@ -64,6 +65,7 @@ enum Verb {
     Run(Box<run::Args>),
     Seal(Box<seal::Args>),
     Status(status::Args),
+    Stream(stream::Args),
     Submit(Box<submit::Args>),
     Trust(trust::Args),
     Verify(verify::Args),
@@ -84,6 +86,7 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Run(args) => run::run(*args).await,
         Verb::Seal(args) => seal::run(*args).await,
         Verb::Status(args) => status::run(args).await,
+        Verb::Stream(args) => stream::run(args),
         Verb::Submit(args) => submit::run(*args).await,
         Verb::Trust(args) => trust::run(args).await,
         Verb::Verify(args) => verify::run(args).await,

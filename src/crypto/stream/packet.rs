@@ -30,10 +30,10 @@ pub(super) struct Nonce {
 }
 
 impl Nonce {
-    /// The lane is no choice of its own.
+    /// `seq mod 4`: the lane is no choice of its own.
     pub(super) const fn lane(self) -> u8 {
-        // The lowest byte decides: 256 is a multiple of the number of lanes.
-        self.seq.to_le_bytes()[0] % LANES
+        // The lowest byte is enough, since 256 is a multiple of 4.
+        self.seq.to_be_bytes()[7] % LANES
     }
 
     pub(super) fn to_bytes(self) -> [u8; NONCE_LEN] {
