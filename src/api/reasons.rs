@@ -113,6 +113,8 @@ reasons! {
     PUBLISHING = "Publishing", "KeyRotationPolicy Ready", "The first key is made and published; it is used when everybody can see it.";
     AWAITING_ROOT = "AwaitingRoot", "KeyRotationPolicy Ready", "The root is offline and has not yet vouched for the key. Answer the requests in `chimera-trust-requests` with `chimera trust sign`.";
     KEY_REVOKED = "KeyRevoked", "KeyRotationPolicy Ready; MuReceipt Verified", "The key in use is revoked and its successor not yet published; of a receipt: a root has revoked the key that signed it.";
+    ENTROPY_SOURCES_HEALTHY = "EntropySourcesHealthy", "KeyRotationPolicy EntropyHealthy", "Every named source was mixed into the last key.";
+    ENTROPY_SOURCE_DROPPED = "EntropySourceDropped", "KeyRotationPolicy EntropyHealthy", "A named source failed its health test or gave no answer; keys are made of the operating system's randomness and the other sources.";
     KEY_ROTATED = "KeyRotated", "Event", "The next key took over.";
     KEY_RETIRED = "KeyRetired", "Event", "A previous key is accepted no longer.";
     ROOT_SUCCEEDED = "RootSucceeded", "Event", "A new root vouches for new keys; the former one vouches for it.";

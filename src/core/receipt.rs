@@ -35,6 +35,8 @@ pub struct Signatory {
     pub suite: Suite,
     /// Id of the signing key.
     pub key_id: KeyId,
+    /// The key that it follows, if any.
+    pub predecessor: Option<KeyId>,
     /// From the controller's Lease.
     pub fencing_token: u64,
     /// Who builds the receipt: a URI.
@@ -69,6 +71,7 @@ pub fn build_claim(finished: &Finished<'_>, by: &Signatory) -> Claim {
     Claim {
         suite: by.suite,
         key_id: by.key_id.clone(),
+        predecessor: by.predecessor.clone(),
         signed_at: by.now,
         fencing_token: by.fencing_token,
         builder: Builder {

@@ -11,6 +11,7 @@ extern crate self as crypto;
 
 mod algorithm;
 pub mod attestation;
+mod binary_text;
 pub mod digest;
 pub mod dsse;
 pub mod entropy;
@@ -32,6 +33,7 @@ pub mod roots;
 #[path = "tests/sample/receipt.rs"]
 mod sample;
 pub mod seal;
+pub mod stream;
 mod suite;
 pub mod trust;
 pub mod verify;

@@ -18,7 +18,7 @@ pub use schedule::{Blinding, ContentKey};
 use crate::digest::DigestSet;
 use crate::kem::{DecapsulationKey, EncapsulationKey};
 use crate::key::{self, KeyId};
-use header::Document;
+use header::Text;
 use std::io;
 use zeroize::Zeroizing;
 
@@ -108,7 +108,7 @@ impl Sealed {
 
     /// Reads a sealed text strictly. Whether it is genuine is known when it is opened.
     pub fn from_json(json: &[u8]) -> Result<Self, Error> {
-        let (header, body) = Document::read(json)?;
+        let (header, body) = Text::read(json)?;
         Ok(Self {
             header,
             body: body.ok_or(Error::Body)?,
@@ -117,7 +117,7 @@ impl Sealed {
 
     /// The text: one line of JSON, without a newline.
     pub fn to_json(&self) -> String {
-        Document::write(&self.header, Some(&self.body))
+        Text::write(&self.header, Some(&self.body))
     }
 
     /// Where it may be opened and by whom, as yet unproven.

@@ -207,12 +207,14 @@ impl<'a> Submitted<'a> {
 
     fn sign(&self, finished: &Finished<'_>) -> Result<MuReceipt, Error> {
         let key = &self.keys.signing;
+        let key_id = key.verifying_key().key_id();
         let now = Timestamp::now();
         let claim = build_claim(
             finished,
             &Signatory {
                 suite: key.suite(),
-                key_id: key.verifying_key().key_id().clone(),
+                key_id: key_id.clone(),
+                predecessor: self.keys.trusted.predecessor(key_id).cloned(),
                 fencing_token: 0,
                 builder: COMMAND_LINE,
                 version: env!("CARGO_PKG_VERSION").to_owned(),

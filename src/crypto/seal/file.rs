@@ -1,6 +1,6 @@
 //! Sealed files of any length: the header as one line of JSON, and behind it the body as it is.
 
-use super::header::Document;
+use super::header::Text;
 use super::{Binding, ContentKey, Error, Header, body};
 use crate::kem::{DecapsulationKey, EncapsulationKey};
 use std::io::{self, BufRead, Read, Write};
@@ -29,7 +29,7 @@ pub fn read_header(from: &mut impl BufRead) -> Result<Header, Error> {
     if line.pop() != Some(b'\n') {
         return Err(Error::Body);
     }
-    match Document::read(&line)? {
+    match Text::read(&line)? {
         (header, None) => Ok(header),
         (_, Some(_)) => Err(Error::Body),
     }
@@ -63,5 +63,5 @@ pub fn rewrap_file(
 }
 
 fn write_header(header: &Header, to: &mut impl Write) -> Result<(), Error> {
-    Ok(writeln!(to, "{}", Document::write(header, None))?)
+    Ok(writeln!(to, "{}", Text::write(header, None))?)
 }

@@ -213,7 +213,7 @@ fn check_recipients(stanzas: &[Stanza]) -> Result<(), Error> {
 /// A header as JSON; with its body, it is a whole sealed text.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Document {
+pub(super) struct Text {
     #[serde(rename = "_type")]
     type_: String,
     suite: SealSuite,
@@ -228,7 +228,7 @@ pub(super) struct Document {
     body: Option<Base64>,
 }
 
-impl Document {
+impl Text {
     /// Reads a header and, if it has one, its body.
     pub(super) fn read(bytes: &[u8]) -> Result<(Header, Option<Vec<u8>>), Error> {
         let read: Self = json::from_slice(bytes).map_err(Error::Format)?;
