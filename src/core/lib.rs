@@ -10,6 +10,7 @@ pub mod head_pod;
 pub mod key_plan;
 pub mod key_ring;
 pub mod mirror;
+pub mod new_key;
 pub mod placement;
 pub mod receipt;
 pub mod receipt_check;
