@@ -5,6 +5,7 @@
 mod cancel;
 mod cluster;
 mod completion;
+mod confirm;
 mod error;
 mod events;
 mod exit_code;
@@ -19,12 +20,14 @@ mod output;
 mod render;
 mod run;
 mod sarif;
+mod secret_file;
 mod source;
 mod status;
 mod submit;
 mod trust;
 mod user_folder;
 mod verify;
+mod wait;
 mod whole_file;
 mod why;
 
@@ -55,14 +58,14 @@ enum Verb {
     Events(events::Args),
     Explain(explain::Args),
     Fmt(fmt::Args),
-    Keys(keys::Args),
+    Keys(Box<keys::Args>),
     Lint(lint::Args),
     Logs(logs::Args),
     Mu(mu::Args),
     Run(Box<run::Args>),
     Status(status::Args),
     Submit(submit::Args),
-    Trust(trust::Args),
+    Trust(Box<trust::Args>),
     Verify(verify::Args),
     Why(why::Args),
 }
@@ -74,14 +77,14 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Events(args) => events::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
         Verb::Fmt(args) => fmt::run(args).await,
-        Verb::Keys(args) => keys::run(args).await,
+        Verb::Keys(args) => keys::run(*args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
         Verb::Mu(args) => mu::run(args).await,
         Verb::Run(args) => run::run(*args).await,
         Verb::Status(args) => status::run(args).await,
         Verb::Submit(args) => submit::run(args).await,
-        Verb::Trust(args) => trust::run(args).await,
+        Verb::Trust(args) => trust::run(*args).await,
         Verb::Verify(args) => verify::run(args).await,
         Verb::Why(args) => why::run(args).await,
     }
