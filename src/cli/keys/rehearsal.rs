@@ -277,6 +277,7 @@ impl Rehearsal {
             root_answered: false,
             requested: BTreeSet::new(),
             usage: self.usage,
+            dropped_sources: None,
             now,
         })
     }

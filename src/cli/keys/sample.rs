@@ -2,6 +2,7 @@
 //! encapsulated. Both are made as the operator and the command line make them.
 
 use api::MamlWorkflow;
+use controller_core::inputs::Inputs;
 use controller_core::receipt::{COMMAND_LINE, Finished, Signatory, build_claim};
 use crypto::attestation::RunError;
 use crypto::kem::SharedSecret;
@@ -39,13 +40,14 @@ pub fn receipt(key: &SigningKey, now: Timestamp) -> Result<Envelope, receipt::Er
             workflow: &workflow,
             attempt: 0,
             document: b"",
-            inputs: b"{}",
+            inputs: &Inputs::plain(b"{}".to_vec()),
             record: None,
             failure: Some(&failure),
         },
         &Signatory {
             suite: key.suite(),
             key_id: key.verifying_key().key_id().clone(),
+            predecessor: None,
             fencing_token: 0,
             builder: COMMAND_LINE,
             version: env!("CARGO_PKG_VERSION").to_owned(),
