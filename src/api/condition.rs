@@ -20,6 +20,8 @@ pub const COMPLETE: &str = "Complete";
 pub const STALLED: &str = "Stalled";
 /// Verified: the receipt's signatures and digests hold against the trust bundle.
 pub const VERIFIED: &str = "Verified";
+/// EntropyHealthy: every named source was mixed into the policy's last key.
+pub const ENTROPY_HEALTHY: &str = "EntropyHealthy";
 
 /// The longest message that [`set`] stores, in bytes; longer ones are cut with an ellipsis.
 pub const MESSAGE_LIMIT: usize = 4096;

@@ -88,6 +88,13 @@ pub struct MamlWorkflowSpec {
     #[schemars(schema_with = "crate::schema::any_object")]
     pub inputs: Map<String, Value>,
 
+    /// More inputs, encrypted: a text that `chimera seal` or `chimera submit --seal` made for this
+    /// namespace and for a workflow of this name. The operator opens it for this run alone; no object,
+    /// log, event or receipt holds more of it than a digest. A name may not be in `inputs` too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 262_144))]
+    pub sealed_inputs: Option<String>,
+
     /// The user who asked for the run. The API server writes it from the request that created or
     /// changed the spec; whatever else is set here is overwritten.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,6 +169,7 @@ impl Default for MamlWorkflowSpec {
         Self {
             source: Source::default(),
             inputs: Map::new(),
+            sealed_inputs: None,
             submitter: None,
             act_as: None,
             role: None,
@@ -271,7 +279,8 @@ pub struct MamlWorkflowStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_digest: Option<DigestSet>,
 
-    /// Digests of the inputs that the program was given, as JSON after defaults were applied.
+    /// Digests of the inputs that the program was given, as JSON after defaults were applied. With
+    /// `sealedInputs`, 32 secret bytes are digested before them, so that nobody finds them by trying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs_digest: Option<DigestSet>,
 

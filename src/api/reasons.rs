@@ -41,10 +41,13 @@ reasons! {
     UNSUPPORTED_LANGUAGE = "UnsupportedLanguage", "MamlWorkflow Accepted", "A code block is in a language that no head runs.";
     UNSUPPORTED_REQUIREMENT = "UnsupportedRequirement", "MamlWorkflow Accepted", "The document requires something that no head may give, such as network access.";
     INPUTS_INVALID = "InputsInvalid", "MamlWorkflow Accepted", "`spec.inputs` breaks the document's Input_Schema; the message names the member.";
+    SEALED_INPUTS_REFUSED = "SealedInputsRefused", "MamlWorkflow Accepted", "`spec.sealedInputs` is damaged, or sealed for another namespace, workflow or document, or holds what `spec.inputs` holds too; the message says which. Seal it again with `chimera seal`.";
     NOT_PERMITTED = "NotPermitted", "MamlWorkflow Accepted", "The document's `permissions.execute` allows neither the requester nor `spec.actAs`, or none of the heads asked for.";
     VERIFICATION_FAILED = "VerificationFailed", "MamlWorkflow Succeeded", "A condition of the document's specifications does not hold; the message gives file, line and function.";
     SPECIFICATION_NOT_FOUND = "SpecificationNotFound", "MamlWorkflow Accepted; Event", "A file of `verification.spec_files` stands neither in the document nor beside it in its ConfigMap. A document of level warn runs without it.";
     SIGNING_POLICY_NOT_FOUND = "SigningPolicyNotFound", "MamlWorkflow Accepted", "`spec.signingPolicyRef` names no signing policy of the operator.";
+
+    SEALING_KEY_UNAVAILABLE = "SealingKeyUnavailable", "MamlWorkflow Scheduled", "The operator holds none of the keys that `spec.sealedInputs` is sealed for. The run starts when it does; a text for keys that are gone is renewed with `chimera seal --rewrap`.";
 
     // MamlWorkflow: choosing a head.
     HEAD_ASSIGNED = "HeadAssigned", "MamlWorkflow Scheduled", "A head has been claimed.";
@@ -110,6 +113,8 @@ reasons! {
     PUBLISHING = "Publishing", "KeyRotationPolicy Ready", "The first key is made and published; it is used when everybody can see it.";
     AWAITING_ROOT = "AwaitingRoot", "KeyRotationPolicy Ready", "The root is offline and has not yet vouched for the key. Answer the requests in `chimera-trust-requests` with `chimera trust sign`.";
     KEY_REVOKED = "KeyRevoked", "KeyRotationPolicy Ready; MuReceipt Verified", "The key in use is revoked and its successor not yet published; of a receipt: a root has revoked the key that signed it.";
+    ENTROPY_SOURCES_HEALTHY = "EntropySourcesHealthy", "KeyRotationPolicy EntropyHealthy", "Every named source was mixed into the last key.";
+    ENTROPY_SOURCE_DROPPED = "EntropySourceDropped", "KeyRotationPolicy EntropyHealthy", "A named source failed its health test or gave no answer; keys are made of the operating system's randomness and the other sources.";
     KEY_ROTATED = "KeyRotated", "Event", "The next key took over.";
     KEY_RETIRED = "KeyRetired", "Event", "A previous key is accepted no longer.";
     ROOT_SUCCEEDED = "RootSucceeded", "Event", "A new root vouches for new keys; the former one vouches for it.";

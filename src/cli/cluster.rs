@@ -33,6 +33,14 @@ impl ClusterArgs {
         Client::try_from(config).map_err(|cause| Error::failed("cannot talk to the cluster").because(&cause))
     }
 
+    /// The chosen namespace; the kubeconfig is read only when it decides.
+    pub async fn namespace(&self) -> Result<String, Error> {
+        match &self.namespace {
+            Some(namespace) => Ok(namespace.clone()),
+            None => Ok(self.config().await?.default_namespace),
+        }
+    }
+
     async fn config(&self) -> Result<Config, Error> {
         let hint = "give --kubeconfig, or set KUBECONFIG";
         let fail =

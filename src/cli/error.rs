@@ -60,6 +60,16 @@ impl Error {
         self
     }
 
+    /// What the process would end with.
+    pub fn code(&self) -> ExitCode {
+        self.code
+    }
+
+    /// The sentence with its causes, without the hint.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The error of a write to stdout. `chimera … | head` is not an error.
     pub fn of_stdout(cause: &std::io::Error) -> Self {
         let quiet = cause.kind() == std::io::ErrorKind::BrokenPipe;

@@ -8,9 +8,11 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use crypto::kem::DecapsulationKey;
 use crypto::trust::{Bundle, TrustedKeys};
 use crypto::{KeyPurpose, KeyStatement, SigningKey, Suite};
 use jiff::Timestamp;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::exit_code::ExitCode;
@@ -19,6 +21,8 @@ use crate::{output, user_folder};
 const ROOT: &str = "root.pem";
 const SIGNING: &str = "signing.pem";
 const BUNDLE: &str = "trust.json";
+const SEALING: &str = "sealing.pem";
+const SESSION: &str = "session.pem";
 
 /// The key that signs here, and what a verifier needs.
 pub struct LocalKeys {
@@ -45,6 +49,43 @@ pub fn bundle() -> Result<Option<Bundle>, Error> {
         return Ok(None);
     }
     read_bundle(&folder).map(Some)
+}
+
+/// The key with which this machine opens again what it has sealed itself; made when there is none.
+pub fn sealing() -> Result<DecapsulationKey, Error> {
+    decapsulation(SEALING, "with it this machine opens and rewraps what it seals")
+}
+
+/// The key to which streams for this machine are encrypted; made when there is none.
+pub fn session() -> Result<DecapsulationKey, Error> {
+    decapsulation(SESSION, "with it this machine opens streams that are sent to it")
+}
+
+fn decapsulation(name: &str, purpose: &str) -> Result<DecapsulationKey, Error> {
+    open()?;
+    let path = folder()?.join(name);
+    if !path.exists() {
+        make_decapsulation(&path, purpose).map_err(|cause| broken(&path, &cause))?;
+    }
+    let pem = read_private(&path)?;
+    DecapsulationKey::from_pkcs8_pem(&pem).map_err(|cause| broken(&path, &cause))
+}
+
+/// Makes the file beside its place and links it there: of two that try, one wins, and none sees half of it.
+fn make_decapsulation(path: &Path, purpose: &str) -> Result<(), NotMade> {
+    let key = DecapsulationKey::generate()?;
+    let fresh = path.with_file_name(format!(".key.{}", uuid::Uuid::new_v4().simple()));
+    write(&fresh, &key.pkcs8_pem())?;
+    let linked = fs::hard_link(&fresh, path);
+    fs::remove_file(&fresh)?;
+    match linked {
+        Ok(()) => {
+            output::note(format_args!("made {}: {purpose}", path.display()));
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn folder() -> Result<PathBuf, Error> {
@@ -136,6 +177,10 @@ fn read(folder: &Path) -> Result<LocalKeys, Error> {
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, Error> {
+    SigningKey::from_pkcs8_pem(&read_private(path)?).map_err(|cause| broken(path, &cause))
+}
+
+fn read_private(path: &Path) -> Result<Zeroizing<String>, Error> {
     let fail = |cause: &dyn std::error::Error| broken(path, cause);
     let mode = fs::metadata(path)
         .map_err(|cause| fail(&cause))?
@@ -148,8 +193,9 @@ fn read_key(path: &Path) -> Result<SigningKey, Error> {
         ))
         .hint(format!("chmod 600 {}", path.display())));
     }
-    let pem = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(|cause| fail(&cause))?);
-    SigningKey::from_pkcs8_pem(&pem).map_err(|cause| fail(&cause))
+    Ok(Zeroizing::new(
+        fs::read_to_string(path).map_err(|cause| fail(&cause))?,
+    ))
 }
 
 const RECOVER: &str = "restore the folder from a backup, or move it away: then new keys are made, and receipts of the old ones \
@@ -191,6 +237,21 @@ mod tests {
                 .key(key.verifying_key().key_id(), KeyPurpose::Signing)
                 .is_some()
         );
+    }
+
+    #[test]
+    fn keys_that_open_are_made_once_and_for_their_owner_alone() {
+        let (_home, folder) = made();
+        for name in [SEALING, SESSION] {
+            let path = folder.join(name);
+            make_decapsulation(&path, "a test").unwrap();
+            let before = fs::read(&path).unwrap();
+            make_decapsulation(&path, "a test").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(DecapsulationKey::from_pkcs8_pem(&read_private(&path).unwrap()).is_ok());
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 5);
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn check_signature(args: &Args, header: &Header) -> Result<Check, Error> {
         failure,
     };
     let signer = header.signer.as_deref().unwrap_or_default();
-    let anchor = trust::of_file(args.trust.as_deref(), Some(signer))?;
+    let anchor = trust::of_signer(args.trust.as_deref(), signer)?;
     let trusted = trust::believe(&anchor.bundle)?;
     let key = signer
         .parse()

@@ -11,6 +11,7 @@ use std::time::Duration;
 use api::maml_workflow::Source;
 use api::{MamlWorkflow, MamlWorkflowSpec, MuReceipt, reasons};
 use controller_core::document::{Accepted, Refusal, Submission, accept};
+use controller_core::inputs::Inputs;
 use controller_core::requirements::{Interpreter, unmet};
 use controller_core::specification::{self, Files};
 use crypto::attestation::{BlockState, RunError};
@@ -136,6 +137,7 @@ async fn once(args: &Args) -> Result<ExitCode, Error> {
     let accepted = accept(&Submission {
         document: &bytes,
         inputs: &inputs,
+        sealed: None,
         act_as: args.act_as.as_deref(),
     });
     let workflow = workflow(args, inputs)?;
@@ -284,7 +286,7 @@ fn beside(args: &Args, accepted: &Accepted) -> Files {
 }
 
 fn job(args: &Args, accepted: &Accepted, specifications: &Files) -> Result<Job, Error> {
-    let inputs = std::str::from_utf8(&accepted.inputs)
+    let inputs = std::str::from_utf8(accepted.inputs.bytes())
         .map_err(|cause| Error::failed("the inputs are not UTF-8").because(&cause))?;
     let mut job = Job::of(&accepted.document, inputs, args.timeout)
         .map_err(|cause| Error::usage("the document cannot be run").because(&cause))?;
@@ -356,7 +358,7 @@ fn refuse(args: &Args, bytes: &[u8], workflow: &MamlWorkflow, refusal: &Refusal)
             specifications: &Files::new(),
             keys: &keys,
         };
-        let inputs = serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
+        let inputs = Inputs::plain(serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default());
         write_receipt(args, &submitted.refuse(refusal, &inputs)?)?;
     }
     let error = match std::str::from_utf8(bytes) {

@@ -49,6 +49,11 @@ const ENDINGS: [&str; 4] = [".maml.md", ".maml.markdown", ".maml.ml", ".maml"];
 
 /// The documents that the user means: files as they are, folders with every document in them, sorted.
 pub fn documents(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    files(paths, &ENDINGS, "documents")
+}
+
+/// Files as they are, and of folders every file with one of these endings, sorted; `sort` names them to the user.
+pub fn files(paths: &[PathBuf], endings: &[&str], sort: &str) -> Result<Vec<PathBuf>, Error> {
     let mut found = Vec::with_capacity(paths.len());
     for path in paths {
         if is_stdin(path) || !path.is_dir() {
@@ -56,12 +61,12 @@ pub fn documents(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
             continue;
         }
         let before = found.len();
-        walk(path, &mut found).map_err(|cause| {
+        walk(path, endings, &mut found).map_err(|cause| {
             Error::usage(format!("cannot read the folder {}", path.display())).because(&cause)
         })?;
         if found.len() == before {
-            return Err(Error::usage(format!("{} holds no documents", path.display()))
-                .hint(format!("their names end in {}", ENDINGS.join(", "))));
+            return Err(Error::usage(format!("{} holds no {sort}", path.display()))
+                .hint(format!("their names end in {}", endings.join(", "))));
         }
         found[before..].sort();
     }
@@ -69,15 +74,15 @@ pub fn documents(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Links to folders are not followed: they may lead in circles.
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+fn walk(folder: &Path, endings: &[&str], found: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
         if entry.file_type()?.is_dir() {
             if !name.starts_with('.') {
-                walk(&entry.path(), found)?;
+                walk(&entry.path(), endings, found)?;
             }
-        } else if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        } else if endings.iter().any(|ending| name.ends_with(ending)) {
             found.push(entry.path());
         }
     }
@@ -167,7 +172,8 @@ impl InputArgs {
     }
 }
 
-fn parse_input(text: &str) -> Result<(String, Value), String> {
+/// Reads `NAME=VALUE`.
+pub fn parse_input(text: &str) -> Result<(String, Value), String> {
     let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
     if name.is_empty() {
         return Err("the name is missing".to_owned());
@@ -176,7 +182,8 @@ fn parse_input(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-fn parse_inputs(text: &str, shown: &str) -> Result<Map<String, Value>, Error> {
+/// An object of inputs, written as JSON or YAML.
+pub fn parse_inputs(text: &str, shown: &str) -> Result<Map<String, Value>, Error> {
     // YAML is a superset of JSON but for rare cases, so JSON is tried first.
     let value: Value = match serde_json::from_str(text) {
         Ok(value) => value,

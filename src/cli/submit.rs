@@ -7,6 +7,8 @@ use api::condition::{self, ConditionStatus};
 use api::maml_workflow::Source;
 use api::{MamlWorkflow, MamlWorkflowSpec, Role};
 use clap::ValueEnum;
+use controller_core::sealed::hides;
+use crypto::seal::Binding;
 use kube::Api;
 use kube::api::PostParams;
 use maml::Document;
@@ -16,8 +18,9 @@ use crate::cluster::{self, ClusterArgs};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::output::{self, Format};
+use crate::seal::{self, Recipients, SealingArgs};
+use crate::secret::{self, Secret};
 use crate::source::{self, InputArgs};
-use crate::trust::OperatorArgs;
 use crate::{render, status, verify, wait};
 
 /// Runs a document in the cluster
@@ -36,6 +39,14 @@ pub struct Args {
 
     #[command(flatten)]
     inputs: InputArgs,
+
+    /// An input that only its run may know, as NAME=VALUE, NAME=@FILE or NAME=@- for stdin; sealed for this document
+    #[arg(long, value_name = "NAME=VALUE", value_parser = secret::parse)]
+    seal: Vec<Secret>,
+
+    /// A file that `chimera seal` wrote, for a workflow of this name
+    #[arg(long, value_name = "FILE", conflicts_with = "seal")]
+    sealed_inputs: Option<PathBuf>,
 
     /// The agent on whose behalf it runs
     #[arg(long, value_name = "agent://NAME", value_parser = source::parse_agent)]
@@ -72,7 +83,7 @@ pub struct Args {
     cluster: ClusterArgs,
 
     #[command(flatten)]
-    operator: OperatorArgs,
+    sealing: SealingArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -100,8 +111,10 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
         return Ok(ExitCode::Usage);
     };
     let inputs = args.inputs.read()?;
-    check_inputs(&document, &inputs)?;
-    let workflow = workflow(&args, text, inputs)?;
+    let secrets = secret::read(&args.seal)?;
+    check_inputs(&document, &inputs, &secrets, args.sealed_inputs.is_some())?;
+    let mut workflow = workflow(&args, text, inputs)?;
+    add_sealed(&mut workflow, &args, secrets).await?;
     if args.dry_run {
         let format = if args.output == Format::Table {
             Format::Yaml
@@ -153,7 +166,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     }
     let receipt = ended.status.and_then(|status| status.receipt_ref);
     let receipt = receipt.ok_or_else(|| Error::new(ExitCode::NoReceipt, format!("{name} has no receipt")))?;
-    let verify = verify::Args::of_cluster(&receipt.name, args.cluster, args.operator);
+    let verify = verify::Args::of_cluster(&receipt.name, args.cluster, args.sealing.operator);
     match verify::aside(&verify).await? {
         ExitCode::Ok => Ok(outcome),
         verdict => Ok(verdict),
@@ -174,12 +187,36 @@ fn accept(path: &Path, text: &str) -> Option<Document> {
     accepted
 }
 
-fn check_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<(), Error> {
+/// Checks the inputs that are known here. Of those that are to be sealed, no value is told; of what is `partly` sealed
+/// already, only the plain inputs themselves can be judged.
+fn check_inputs(
+    document: &Document,
+    inputs: &Map<String, Value>,
+    secrets: &Map<String, Value>,
+    partly: bool,
+) -> Result<(), Error> {
+    if let Some(name) = secrets.keys().find(|name| inputs.contains_key(*name)) {
+        return Err(Error::usage(format!(
+            "input {name} is given twice, once to be sealed"
+        )));
+    }
     let Some(schema) = &document.input_schema else {
         return Ok(());
     };
-    let inputs = schema.with_defaults(Value::Object(inputs.clone()));
-    let violations: Vec<String> = schema.check(&inputs).iter().map(ToString::to_string).collect();
+    let mut all = inputs.clone();
+    all.extend(secrets.clone());
+    let violations: Vec<String> = schema
+        .check(&schema.with_defaults(Value::Object(all)))
+        .iter()
+        .filter(|violation| !partly || !violation.pointer.is_empty())
+        .map(|violation| match hides(secrets, &violation.pointer) {
+            false => violation.to_string(),
+            true => format!(
+                "what is to be sealed breaks the schema's {}",
+                violation.schema_path
+            ),
+        })
+        .collect();
     if violations.is_empty() {
         return Ok(());
     }
@@ -188,6 +225,35 @@ fn check_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<(), 
         violations.join("\n  ")
     ))
     .hint("set inputs with -i NAME=VALUE or --inputs FILE"))
+}
+
+/// Puts the sealed inputs into the workflow: sealed now, for its name and document, or before.
+async fn add_sealed(
+    workflow: &mut MamlWorkflow,
+    args: &Args,
+    secrets: Map<String, Value>,
+) -> Result<(), Error> {
+    if let Some(path) = &args.sealed_inputs {
+        let sealed = seal::read_text(path)?
+            .ok_or_else(|| Error::usage(format!("{} holds no sealed text", source::shown(path))))?;
+        let meant = sealed.header().binding().workflow.clone();
+        if args.name.as_ref().is_some_and(|name| *name != meant) {
+            return Err(Error::usage(format!(
+                "{} is sealed for workflow {meant}",
+                source::shown(path)
+            )));
+        }
+        workflow.metadata.name = Some(meant);
+        workflow.spec.sealed_inputs = Some(sealed.to_json());
+    } else if !secrets.is_empty() {
+        let namespace = args.cluster.namespace().await?;
+        let keys = Recipients::find(&namespace, &args.sealing, &args.cluster).await?;
+        let name = workflow.metadata.name.as_deref().unwrap_or_default();
+        let document = workflow.spec.source.inline.as_deref().map(str::as_bytes);
+        let sealed = keys.seal(secrets, Binding::new(&namespace, name, document))?;
+        workflow.spec.sealed_inputs = Some(sealed.to_json());
+    }
+    Ok(())
 }
 
 fn workflow(args: &Args, text: String, inputs: Map<String, Value>) -> Result<MamlWorkflow, Error> {
@@ -306,10 +372,33 @@ mod tests {
         let text = "---\nmaml_version: \"2.0\"\nid: urn:x:a\ntype: workflow\n---\n## Intent\nx\n## Context\nx\n## Code_Blocks\n```python\nx = 1\n```\n## Input_Schema\n{\"required\": [\"a\", \"b\"], \"properties\": {\"a\": {\"default\": 1}, \"b\": {\"type\": \"integer\"}}}\n";
         let document = maml::read(text).accept().unwrap();
         let inputs = |value: Value| value.as_object().cloned().unwrap();
-        assert!(check_inputs(&document, &inputs(serde_json::json!({"b": 2}))).is_ok());
-        let error = check_inputs(&document, &inputs(serde_json::json!({"b": "x"})))
+        assert!(
+            check_inputs(
+                &document,
+                &inputs(serde_json::json!({"b": 2})),
+                &Map::new(),
+                false
+            )
+            .is_ok()
+        );
+        let error = check_inputs(
+            &document,
+            &inputs(serde_json::json!({"b": "x"})),
+            &Map::new(),
+            false,
+        )
+        .unwrap_err()
+        .to_string();
+        assert!(error.contains("/b"), "{error}");
+        let secret = inputs(serde_json::json!({"b": "hunter2"}));
+        let error = check_inputs(&document, &Map::new(), &secret, false)
             .unwrap_err()
             .to_string();
-        assert!(error.contains("/b"), "{error}");
+        assert!(
+            error.contains("/properties/b/type") && !error.contains("hunter2"),
+            "{error}"
+        );
+        assert!(check_inputs(&document, &Map::new(), &Map::new(), true).is_ok());
+        assert!(check_inputs(&document, &secret, &secret, false).is_err());
     }
 }

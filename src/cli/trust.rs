@@ -196,30 +196,58 @@ pub async fn of_cluster(
     })
 }
 
-/// The bundle to verify a file with: the given one, else that of this machine's own keys when one of them is the `signer`,
-/// else the pinned one.
-pub fn of_file(file: Option<&Path>, signer: Option<&str>) -> Result<Anchor, Error> {
-    if let Some(file) = file {
-        return Ok(Anchor::of(read_file(file)?));
+/// The bundle to verify files with: the given one, else the pinned one, if there is any.
+pub fn of_file(file: Option<&Path>) -> Result<Option<Anchor>, Error> {
+    match file {
+        Some(file) => Ok(Some(Anchor::of(read_file(file)?))),
+        None => pinned(),
     }
-    if let Some(signer) = signer
-        && let Some(bundle) = local_keys::bundle()?
-        && bundle
+}
+
+/// The pinned bundle, held to the root that was pinned first.
+fn pinned() -> Result<Option<Anchor>, Error> {
+    let anchor = |pinned: pin::Pinned| Anchor {
+        pinned: Some(pinned.root),
+        ..Anchor::of(pinned.bundle)
+    };
+    Ok(pin::read()?.map(anchor))
+}
+
+/// The bundle to verify what `signer` signed with: the given one, else that of this machine when the key is its own, else
+/// the pinned one.
+pub fn of_signer(file: Option<&Path>, signer: &str) -> Result<Anchor, Error> {
+    if file.is_none()
+        && let Some(own) = of_machine()?
+        && own
+            .bundle
             .verify()
             .is_ok_and(|trusted| trusted.find(signer).is_some())
     {
-        return Ok(Anchor {
-            local: true,
-            ..Anchor::of(bundle)
-        });
+        return Ok(own);
     }
-    let pinned = pin::read()?.ok_or_else(|| {
-        Error::usage("there is no trust bundle to verify with")
-            .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")
-    })?;
-    Ok(Anchor {
-        pinned: Some(pinned.root),
-        ..Anchor::of(pinned.bundle)
+    of_file(file)?.ok_or_else(no_bundle)
+}
+
+/// Neither a bundle was given nor one pinned.
+pub fn no_bundle() -> Error {
+    Error::usage("there is no trust bundle to verify with")
+        .hint("give --trust FILE, or store a cluster's bundle once with `chimera trust pin`")
+}
+
+/// The bundle of this machine's own keys, for what they signed.
+pub fn of_machine() -> Result<Option<Anchor>, Error> {
+    let local = |bundle| Anchor {
+        local: true,
+        ..Anchor::of(bundle)
+    };
+    Ok(local_keys::bundle()?.map(local))
+}
+
+/// The pinned bundle, without asking anybody.
+pub fn of_pinned() -> Result<Anchor, Error> {
+    pinned()?.ok_or_else(|| {
+        Error::usage("no trust bundle is pinned")
+            .hint("store a cluster's bundle once with `chimera trust pin`")
     })
 }
 

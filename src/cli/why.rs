@@ -181,6 +181,12 @@ fn help(reason: &str, name: &str) -> Option<String> {
             "correct the document; `chimera lint FILE` shows every fault with its line"
         }
         reasons::INPUTS_INVALID => "correct spec.inputs; the document's Input_Schema says what it takes",
+        reasons::SEALED_INPUTS_REFUSED => {
+            "seal them again: chimera seal --namespace NAMESPACE --workflow NAME, and never into two places"
+        }
+        reasons::SEALING_KEY_UNAVAILABLE => {
+            "chimera seal --rewrap FILE renews what is sealed for keys that are gone; kubectl get krp -A shows the keys"
+        }
         reasons::NOT_PERMITTED => {
             "ask the document's author for an entry in permissions.execute, or set spec.actAs"
         }

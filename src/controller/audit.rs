@@ -9,7 +9,7 @@ use api::{
     reasons,
 };
 use controller_core::receipt_check::check_object;
-use crypto::verify::{Verdict, verify_with};
+use crypto::verify::{REVOCATION, Verdict, verify_with};
 use kube::{Api, ResourceExt as _, core::PartialObjectMeta, runtime::controller::Action};
 
 use crate::{
@@ -70,6 +70,7 @@ fn judge(receipt: &MuReceipt, trust: &Trust) -> (bool, &'static str, String) {
     let reason = match report.verdict {
         Verdict::Valid | Verdict::DigestMismatch => reasons::DIGEST_MISMATCH,
         Verdict::NotAReceipt => reasons::NOT_A_RECEIPT,
+        Verdict::UntrustedKey if failed.name == REVOCATION => reasons::KEY_REVOKED,
         Verdict::UntrustedKey => reasons::UNTRUSTED_KEY,
         Verdict::BadSignature => reasons::BAD_SIGNATURE,
     };

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef, reasons};
 use controller_core::{
+    inputs::Inputs,
     mirror::mirrored,
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
     workflow_plan::{Conclusion, Loss, Outcome, current_status, receipt_name},
     workflow_status,
 };
-use crypto::{DigestSet, attestation::RunError};
+use crypto::{DigestSet, attestation::RunError, trust::TrustedKeys};
 use kube::{Api, ResourceExt as _, runtime::controller::Action};
 
 use crate::{
@@ -60,7 +61,7 @@ pub async fn conclude(
         failure: judged.failure.as_ref(),
     };
     let now = clock::now();
-    let reference = match store_receipt(scope, &finished, &signer, now).await? {
+    let reference = match store_receipt(scope, &finished, &signer, &trust.keys, now).await? {
         Stored::Ours(reference) => reference,
         Stored::Earlier => return recover(scope, workflow).await,
         Stored::Foreign(message) => {
@@ -114,18 +115,14 @@ async fn write_conclusion(
 struct Judged {
     record: Option<run::Record>,
     failure: Option<RunError>,
-    inputs: Vec<u8>,
+    inputs: Inputs,
 }
 
-fn judge(
-    workflow: &MamlWorkflow,
-    over: &Conclusion,
-    trusted: &crypto::trust::TrustedKeys,
-) -> Result<Judged, Loss> {
-    let raw_inputs = || serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default();
+fn judge(workflow: &MamlWorkflow, over: &Conclusion, trusted: &TrustedKeys) -> Result<Judged, Loss> {
+    let raw_inputs = || Inputs::plain(serde_json::to_vec(&workflow.spec.inputs).unwrap_or_default());
     match &over.outcome {
-        Outcome::Answered { ending, accepted } => {
-            match run::judge(ending, workflow, over.attempt, trusted, &accepted.document) {
+        Outcome::Answered { ending, document } => {
+            match run::judge(ending, workflow, over.attempt, trusted, document) {
                 Ok(record) => {
                     let failure = record.failure.clone();
                     Ok(Judged {
@@ -175,13 +172,16 @@ async fn store_receipt(
     scope: &Scope,
     finished: &Finished<'_>,
     signer: &Signer,
+    keys: &TrustedKeys,
     now: jiff::Timestamp,
 ) -> Result<Stored, WorkflowError> {
     let context = &scope.context;
     let (key, now) = (signer.key(), signer.time(now));
+    let key_id = key.verifying_key().key_id();
     let by = Signatory {
         suite: key.suite(),
-        key_id: key.verifying_key().key_id().clone(),
+        key_id: key_id.clone(),
+        predecessor: keys.predecessor(key_id).cloned(),
         fencing_token: context.fencing_token,
         builder: OPERATOR,
         version: env!("CARGO_PKG_VERSION").to_owned(),

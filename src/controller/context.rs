@@ -10,8 +10,8 @@ use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use rustls::ClientConfig;
 
 use crate::{
-    certificates::Authority, events::Events, fleet::Fleet, identity::Identities, keyring::Keyring,
-    metrics::Metrics, runs::Runs, settings::Settings, triggers::Triggers,
+    certificates::Authority, entropy::KeyMaker, events::Events, fleet::Fleet, identity::Identities,
+    keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings, triggers::Triggers,
 };
 
 /// Shared by all reconciles of the process.
@@ -32,6 +32,8 @@ pub struct Context {
     pub keyring: Keyring,
     /// The root whose private key is elsewhere, if it is.
     pub offline_root: Option<VerifyingKey>,
+    /// What makes keys.
+    pub key_maker: KeyMaker,
     /// Events for `kubectl describe`.
     pub events: Events,
     /// What the operator decides about all head pods.

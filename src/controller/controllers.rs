@@ -36,6 +36,7 @@ use crate::{
     causes::with_causes,
     clock,
     context::{Context, Remembered, Scope},
+    entropy::KeyMaker,
     events::Events,
     fleet::Fleet,
     head,
@@ -139,6 +140,8 @@ async fn build_context(
     let triggers = Arc::new(Triggers::default());
     let fleet = Fleet::new(Arc::clone(&triggers));
     let runs = Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics));
+    let key_maker = KeyMaker::new(&settings.entropy_sources, Arc::clone(&metrics));
+    tokio::spawn(key_maker.clone().check());
     Ok(Arc::new(Context {
         events: Events::start(client.clone(), settings.pod_name.clone()),
         template: Template {
@@ -154,6 +157,7 @@ async fn build_context(
         triggers,
         keyring: Keyring::default(),
         offline_root,
+        key_maker,
         identities: Identities::default(),
         authority,
         tls,
@@ -182,7 +186,7 @@ fn start_keys(
             &context.metrics,
         )?;
         watches.add(policies.pulse);
-        let used_up = used_up(context, policies.store.clone());
+        let used_up = all_when(context.keyring.used_up(), policies.store.clone());
         let references = stream::select(references(policies.changes), used_up).boxed();
         let queue = Queue {
             kind: "KeyRotationPolicy",
@@ -239,7 +243,10 @@ async fn start_scope(
         refused_pods: Remembered::default(),
         network_policies: Remembered::default(),
     });
-    let receipt_references = references(receipts.changes);
+    let receipt_references = stream::select(
+        references(receipts.changes),
+        all_when(context.keyring.revoked(), receipts.store.clone()),
+    );
     let receipt_references = drive(receipt_references, &mut tasks.feeders);
     let head_references = stream::select_all([
         references(heads.changes),
@@ -326,15 +333,17 @@ where
     changes.map(|change| ObjectRef::from_obj(change.object())).boxed()
 }
 
-/// All policies, whenever a key's limit on uses or bytes is near or reached.
-fn used_up(
-    context: &Context,
-    policies: Store<KeyRotationPolicy>,
-) -> impl Stream<Item = ObjectRef<KeyRotationPolicy>> + use<> {
-    WatchStream::from_changes(context.keyring.used_up()).flat_map(move |()| {
-        let all = policies.state();
-        stream::iter(all.into_iter().map(|policy| ObjectRef::from_obj(policy.as_ref())))
-    })
+/// All objects of a store, whenever something is told.
+fn all_when<K>(told: tokio::sync::watch::Receiver<()>, store: Store<K>) -> BoxStream<'static, ObjectRef<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    WatchStream::from_changes(told)
+        .flat_map(move |()| {
+            let all = store.state();
+            stream::iter(all.into_iter().map(|object| ObjectRef::from_obj(object.as_ref())))
+        })
+        .boxed()
 }
 
 /// Polls a stream in a task of its own, so that its store fills before anybody reads the references.

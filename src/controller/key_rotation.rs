@@ -88,6 +88,7 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
         root_answered: !seen.new_root_statements().is_empty(),
         requested: seen.requests.iter().flat_map(Requests::keys).cloned().collect(),
         usage: usage(&context, &policy, &seen),
+        dropped_sources: context.key_maker.dropped(),
         now: clock::steady(),
     });
     if plan.usable {
@@ -199,7 +200,7 @@ async fn apply_step(
 }
 
 async fn mint_root(context: &Context) -> Result<(), KeyError> {
-    let root = KeptRoot::first(SigningKey::generate(Suite::MlDsa87)?);
+    let root = KeptRoot::first(new_root(context).await?);
     let secret = root.to_secret(&context.settings.namespace);
     apply_new(&context.client, &secret, &minter(context)).await?;
     tracing::info!(
@@ -209,11 +210,16 @@ async fn mint_root(context: &Context) -> Result<(), KeyError> {
     Ok(())
 }
 
+async fn new_root(context: &Context) -> Result<SigningKey, KeyError> {
+    let make = |entropy: &Entropy| SigningKey::generate_from(Suite::MlDsa87, entropy);
+    Ok(context.key_maker.make(make).await?.0)
+}
+
 async fn mint_successor(context: &Context, root: Stored<RootKey>) -> Result<(), KeyError> {
     let Stored::Present(RootKey::Kept(root)) = root else {
         return Ok(());
     };
-    let root = root.with_successor(SigningKey::generate(Suite::MlDsa87)?, clock::now())?;
+    let root = root.with_successor(new_root(context).await?, clock::now())?;
     apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
     Ok(())
 }
@@ -240,7 +246,11 @@ fn minter(context: &Context) -> String {
 }
 
 async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
-    let (key, _) = PrivateKey::generate_from(new_key::suite_of(policy.spec.algorithm), &Entropy::system())?;
+    let suite = new_key::suite_of(policy.spec.algorithm);
+    let (key, _) = context
+        .key_maker
+        .make(move |entropy| PrivateKey::generate_from(suite, entropy))
+        .await?;
     let (now, id) = (clock::steady(), key.key_id().clone());
     let ring = match &seen.ring {
         Stored::Present(ring) => ring.clone(),

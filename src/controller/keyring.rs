@@ -1,7 +1,8 @@
 //! The keys in use, as the last reconcile of their policies found them. Without a published key nothing is signed.
 
 use std::{
-    collections::HashMap,
+    borrow::Borrow,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
@@ -20,8 +21,6 @@ pub struct Signer {
     pub statement: Vec<u8>,
     /// Statements of roots about one another, since the first roll-over: envelopes, JSON.
     pub root_statements: Vec<Vec<u8>>,
-    /// The key that it followed.
-    pub predecessor: Option<KeyId>,
     /// From when on its signatures count.
     pub not_before: Timestamp,
     /// How much it was used.
@@ -41,7 +40,6 @@ impl Signer {
             private,
             statement: statement.0.to_json().into_bytes(),
             root_statements,
-            predecessor: statement.1.predecessor.clone(),
             not_before: statement.1.not_before,
             counter,
         })
@@ -83,6 +81,12 @@ impl Opener {
         self.private
             .as_decapsulation()
             .expect("asked when the opener was made")
+    }
+}
+
+impl Borrow<DecapsulationKey> for Opener {
+    fn borrow(&self) -> &DecapsulationKey {
+        self.key()
     }
 }
 
@@ -136,6 +140,14 @@ pub struct Trust {
     pub root_pem: String,
 }
 
+impl Trust {
+    /// The keys that are revoked.
+    fn revoked(&self) -> BTreeSet<KeyId> {
+        let revoked = self.keys.iter().filter(|key| key.revocation.is_some());
+        revoked.map(|key| key.statement.key_id.clone()).collect()
+    }
+}
+
 /// Names a policy: its namespace and its name.
 pub type PolicyName = (String, String);
 
@@ -145,6 +157,7 @@ pub struct Keyring {
     openers: RwLock<HashMap<PolicyName, Vec<Arc<Opener>>>>,
     trust: RwLock<Option<Arc<Trust>>>,
     used_up: watch::Sender<()>,
+    revoked: watch::Sender<()>,
 }
 
 impl Default for Keyring {
@@ -154,6 +167,7 @@ impl Default for Keyring {
             openers: RwLock::default(),
             trust: RwLock::default(),
             used_up: watch::Sender::new(()),
+            revoked: watch::Sender::new(()),
         }
     }
 }
@@ -174,11 +188,14 @@ impl Keyring {
         })
     }
 
-    /// The key `id`, if it opens what was sealed under it.
-    pub fn opener(&self, id: &KeyId) -> Option<Arc<Opener>> {
+    /// The key `id`, if it opens what was sealed under it for `namespace`.
+    pub fn opener(&self, id: &KeyId, namespace: &str) -> Option<Arc<Opener>> {
         let openers = read(&self.openers);
-        let mut all = openers.values().flatten();
-        all.find(|opener| opener.private.key_id() == id).cloned()
+        let serves = |opener: &&Arc<Opener>| {
+            let served = opener.namespace.as_deref();
+            opener.private.key_id() == id && served.is_none_or(|served| served == namespace)
+        };
+        openers.values().flatten().find(serves).cloned()
     }
 
     /// The bundle, once it is published.
@@ -188,7 +205,11 @@ impl Keyring {
 
     /// Takes note of the published bundle.
     pub fn publish(&self, trust: Trust) {
-        *write(&self.trust) = Some(Arc::new(trust));
+        let revoked = trust.revoked();
+        let before = write(&self.trust).replace(Arc::new(trust));
+        if before.is_some_and(|before| before.revoked() != revoked) {
+            self.revoked.send_replace(());
+        }
     }
 
     /// Puts a published key to use. Whether it is another than before.
@@ -231,6 +252,11 @@ impl Keyring {
     /// A new counter of one of the policies' keys.
     pub fn new_counter(&self, usage: Usage, marks: [Usage; 2]) -> Arc<Counter> {
         Arc::new(Counter::new(usage, marks, self.used_up.clone()))
+    }
+
+    /// Changes whenever a key is revoked: what it signed is to be verified again.
+    pub fn revoked(&self) -> watch::Receiver<()> {
+        self.revoked.subscribe()
     }
 
     /// Changes whenever a key's limit on uses or bytes is near or reached.

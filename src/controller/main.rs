@@ -13,6 +13,7 @@ mod conclusion;
 mod connection;
 mod context;
 mod controllers;
+mod entropy;
 mod events;
 mod fleet;
 mod head;

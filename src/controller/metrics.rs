@@ -37,6 +37,8 @@ pub struct Metrics {
     pub signatures: IntCounterVec,
     /// Keys that took over, by purpose.
     pub rotations: IntCounterVec,
+    /// 1 when the last key made was given something by that entropy source, 0 when the source was dropped.
+    pub entropy_source_healthy: IntGaugeVec,
     /// Attempts that were lost to infrastructure, by reason.
     pub attempts_lost: IntCounterVec,
     /// Reconciles, by kind and outcome (`ok`, `error`).
@@ -122,6 +124,13 @@ impl Metrics {
                 "Keys that took over.",
                 &["purpose"],
             )?,
+            entropy_source_healthy: IntGaugeVec::new(
+                Opts::new(
+                    "chimera_entropy_source_healthy",
+                    "1 when the entropy source passed its last health tests, 0 when it was dropped.",
+                ),
+                &["source"],
+            )?,
             attempts_lost: counter(
                 "chimera_attempts_lost_total",
                 "Attempts lost to infrastructure and tried again.",
@@ -163,6 +172,7 @@ impl Metrics {
             verifications,
             signatures,
             rotations,
+            entropy_source_healthy,
             attempts_lost,
             reconciles,
             reconcile_seconds,
@@ -171,7 +181,7 @@ impl Metrics {
             verified,
             refused,
         } = self;
-        let all: [Box<dyn prometheus::core::Collector>; 20] = [
+        let all: [Box<dyn prometheus::core::Collector>; 21] = [
             Box::new(requests.clone()),
             Box::new(execution_seconds.clone()),
             Box::new(signed_seconds.clone()),
@@ -185,6 +195,7 @@ impl Metrics {
             Box::new(verifications.clone()),
             Box::new(signatures.clone()),
             Box::new(rotations.clone()),
+            Box::new(entropy_source_healthy.clone()),
             Box::new(attempts_lost.clone()),
             Box::new(reconciles.clone()),
             Box::new(reconcile_seconds.clone()),

@@ -11,6 +11,7 @@ use std::{
 
 use api::{MamlWorkflow, MamlWorkflowStatus, reasons};
 use controller_core::{
+    inputs::Inputs,
     run::Ending,
     workflow_plan::{Loss, RunState},
 };
@@ -347,10 +348,12 @@ async fn read(mut events: Streaming<RunEvent>) -> Result<Ending, Status> {
             Some(run_event::Event::Finished(finished)) => {
                 let started =
                     started.ok_or_else(|| Status::internal("the run's stream did not begin with Started"))?;
+                let inputs = Inputs::from_head(started.inputs, &started.inputs_blinding)
+                    .ok_or_else(|| Status::internal("the run's inputs have a malformed blinding"))?;
                 return Ok(Ending {
                     grant: started.grant,
                     document: started.document,
-                    inputs: started.inputs,
+                    inputs,
                     attestation: finished.attestation,
                     outputs: finished.outputs,
                 });

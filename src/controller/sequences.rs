@@ -9,6 +9,12 @@ use std::{
 use api::{KeyRotationPolicy, MamlWorkflow, names};
 use clap::Parser as _;
 use controller_core::head_pod::Template;
+use crypto::{
+    Envelope,
+    kem::{DecapsulationKey, EncapsulationKey},
+    receipt::Statement,
+    seal::{Binding, Sealed},
+};
 use http::{Method, Request, Response};
 use kube::{Client, client::Body, runtime::reflector::store};
 use serde_json::{Value, json};
@@ -17,6 +23,7 @@ use crate::{
     certificates::Authority,
     clock,
     context::{Context, Remembered, Scope},
+    entropy::KeyMaker,
     events::Events,
     fleet::Fleet,
     identity::Identities,
@@ -125,6 +132,7 @@ fn context(client: &Client) -> Arc<Context> {
         client: client.clone(),
         settings: Settings::parse_from(["chimera-controller", "--namespace", "ops"]),
         runs: Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics)),
+        key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),
         metrics,
         fleet,
         triggers,
@@ -323,4 +331,116 @@ async fn secrets_of_the_operator_never_reach_logs_through_debug() {
         "{status}"
     );
     assert_eq!(names::key_secret("signing"), "chimera-keys-signing");
+}
+
+const SEALING_POLICY: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/ops/keyrotationpolicies/sealing";
+/// What must be found nowhere.
+const CANARY: &str = "canary-7f3a1c";
+/// Takes a number `n`.
+const COUNTS: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:3f2b6c1e-6a63-4f0e-9d0a-0d8a2f1c7b11\ntype: workflow\n\
+    origin: agent://tests\npermissions:\n  read: [\"agent://*\"]\n  write: [\"agent://tests\"]\n  execute: [\"agent://*\"]\n\
+    created_at: 2026-01-01T00:00:00Z\n---\n## Intent\n\nCount.\n\n## Context\n\nNone.\n\n## Input_Schema\n\n\
+    {\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"}}}\n\n## Code_Blocks\n\n```python\nx = 1\n```\n";
+
+/// A key to seal with for the namespace `team`, from the bundle that is published.
+async fn sealing_key(server: &Arc<Server>, context: &Arc<Context>) -> EncapsulationKey {
+    for _ in 0..6 {
+        let stored = server.get(SEALING_POLICY).unwrap_or_else(|| {
+            json!({
+                "apiVersion": "chimera.dunes.io/v1alpha1", "kind": "KeyRotationPolicy",
+                "metadata": {"name": "sealing", "namespace": "ops", "uid": "s", "generation": 1},
+                "spec": {"purpose": "Sealing", "algorithm": "ML-KEM-1024"},
+            })
+        });
+        server.put(SEALING_POLICY, &stored);
+        let policy = Arc::new(serde_json::from_value(stored).expect("a policy"));
+        key_rotation::reconcile(policy, Arc::clone(context))
+            .await
+            .expect("reconciled");
+    }
+    let trust = context.keyring.trust().expect("a published bundle");
+    let (_, key) = trust.keys.sealing_key("team").expect("a sealing key");
+    key.clone()
+}
+
+/// Reconciles workflow `team/w`, whose secret `n` is sealed so; its status then.
+async fn reconcile_sealed(
+    server: &Arc<Server>,
+    context: &Arc<Context>,
+    binding: Binding,
+    key: &EncapsulationKey,
+) -> Value {
+    let secret = json!({"n": CANARY}).to_string();
+    let sealed = Sealed::seal(secret.as_bytes(), binding, &[key]).expect("sealed");
+    let mut workflow = (*refused_workflow()).clone();
+    workflow.spec.source.inline = Some(COUNTS.to_owned());
+    workflow.spec.sealed_inputs = Some(sealed.to_json());
+    server.put(WORKFLOW, &workflow);
+    server.writes();
+    workflow::reconcile(Arc::new(workflow), scope(Arc::clone(context)))
+        .await
+        .expect("reconciled");
+    server.get(WORKFLOW).expect("a status")["status"].clone()
+}
+
+/// The receipt's statement, once nothing in it or in any stored object or metric tells the secret.
+fn receipt_without_canary(server: &Server, context: &Context) -> Statement {
+    let objects = server.objects.lock().expect("no panic");
+    let everything = serde_json::to_string(&*objects).expect("JSON");
+    let metrics = context.metrics.render().expect("rendered");
+    assert!(!everything.contains(CANARY) && !String::from_utf8_lossy(&metrics).contains(CANARY));
+    let (_, receipt) = objects
+        .iter()
+        .find(|(path, _)| path.starts_with(RECEIPTS))
+        .expect("a receipt");
+    let envelope = receipt["spec"]["envelope"].as_str().expect("an envelope");
+    let envelope = Envelope::from_json(envelope.as_bytes()).expect("an envelope");
+    assert!(!String::from_utf8_lossy(envelope.payload()).contains(CANARY));
+    crypto::receipt::parse(&envelope).expect("a statement")
+}
+
+#[tokio::test]
+async fn sealed_inputs_without_their_key_are_waited_for() {
+    let server = Arc::new(Server::default());
+    let context = context(&server.client());
+    settle_keys(&server, &context).await;
+    sealing_key(&server, &context).await;
+    let foreign = DecapsulationKey::from_seed(&[9; 64]).expect("a key");
+    let binding = Binding::new("team", "w", None);
+    let status = reconcile_sealed(&server, &context, binding, foreign.encapsulation_key()).await;
+    assert_eq!(server.writes(), [format!("PATCH {WORKFLOW}/status")]);
+    let text = status["conditions"].to_string();
+    assert!(
+        text.contains("SealingKeyUnavailable") && text.contains("--rewrap"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn sealed_inputs_of_another_workflow_or_against_their_schema_are_refused_and_never_told() {
+    for (binding, reason) in [
+        (Binding::new("other", "w", None), "SealedInputsRefused"),
+        (Binding::new("team", "other", None), "SealedInputsRefused"),
+        (
+            Binding::new("team", "w", Some(b"another document")),
+            "SealedInputsRefused",
+        ),
+        (
+            Binding::new("team", "w", Some(COUNTS.as_bytes())),
+            "InputsInvalid",
+        ),
+    ] {
+        let server = Arc::new(Server::default());
+        let context = context(&server.client());
+        settle_keys(&server, &context).await;
+        let key = sealing_key(&server, &context).await;
+        let status = reconcile_sealed(&server, &context, binding, &key).await;
+        assert!(status["conditions"].to_string().contains(reason), "{status}");
+        let statement = receipt_without_canary(&server, &context);
+        let error = statement.internal().error.as_ref().expect("an error");
+        assert_eq!(error.reason, reason);
+        let text = server.get(WORKFLOW).expect("the workflow")["spec"]["sealedInputs"].clone();
+        let sealed = Sealed::from_json(text.as_str().expect("a text").as_bytes()).expect("sealed");
+        assert_eq!(statement.external().sealed_inputs, Some(sealed.digest()));
+    }
 }

@@ -6,6 +6,8 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use crypto::VerifyingKey;
 
+use crate::entropy::EntropySource;
+
 /// The Chimera operator.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "chimera-controller", version, about)]
@@ -43,6 +45,11 @@ pub struct Settings {
     /// and keeps it in a Secret.
     #[arg(long)]
     pub offline_root: Option<PathBuf>,
+
+    /// A source of entropy that is mixed into every key beside the operating system's, as NAME=PATH. May be given more
+    /// than once. One that fails is dropped.
+    #[arg(long = "entropy-source", value_name = "NAME=PATH")]
+    pub entropy_sources: Vec<EntropySource>,
 
     /// YAML file with ChimeraHeads and KeyRotationPolicies to create where they are absent.
     #[arg(long)]
@@ -115,6 +122,18 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entropy_sources_may_be_given_more_than_once() {
+        let settings = Settings::parse_from([
+            "chimera-controller",
+            "--entropy-source=hwrng=/dev/hwrng",
+            "--entropy-source",
+            "circuit=/var/run/circuit",
+        ]);
+        assert_eq!(settings.entropy_sources.len(), 2);
+        assert!(Settings::try_parse_from(["chimera-controller", "--entropy-source=hwrng"]).is_err());
+    }
 
     #[test]
     fn no_watched_namespace_means_the_whole_cluster() {

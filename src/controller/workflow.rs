@@ -11,6 +11,7 @@ use api::{
 use controller_core::{
     placement::{self, Demand, Placement},
     run::{Destination, Intent, build_grant, run_key},
+    sealed::{self, SealedInputs},
     specification::{Files, not_found},
     workflow_plan::{
         Observed, Plan, RunState, Source, Start, current_status, is_current, plan, plan_without_head,
@@ -95,6 +96,10 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
     } else {
         missing("")
     };
+    let sealed = match &source {
+        Source::Found(document) => observe_sealed(scope, workflow, document),
+        Source::Missing(_) => SealedInputs::None,
+    };
     let claimed_head_known = status
         .head
         .as_ref()
@@ -104,11 +109,24 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
         status,
         source,
         beside,
+        sealed,
         run,
         receipt_exists,
         claimed_head_known,
         signer: context.keyring.signer(&policy(workflow, scope)).map(|_| ()),
         now: clock::now(),
+    })
+}
+
+/// Opens the sealed inputs, for this run and in this process only.
+fn observe_sealed(scope: &Scope, workflow: &MamlWorkflow, document: &[u8]) -> SealedInputs {
+    let namespace = workflow.namespace().unwrap_or_default();
+    sealed::open(workflow, document, |key| {
+        let opener = scope.context.keyring.opener(key, &namespace)?;
+        opener
+            .counter
+            .count(workflow.spec.sealed_inputs.as_ref().map_or(0, String::len));
+        Some(opener)
     })
 }
 
@@ -314,7 +332,7 @@ async fn claim(
     };
     let request = build_request(scope, workflow, start, on, &signer)?;
     let document = workflow_status::shown_digest(&DigestSet::of(&start.source));
-    let inputs = workflow_status::shown_digest(&DigestSet::of(&start.accepted.inputs));
+    let inputs = workflow_status::shown_digest(&start.accepted.inputs.digest());
     let status = start.status.clone();
     let status = workflow_status::claimed(
         status,
@@ -369,7 +387,8 @@ fn build_request(
         key_statement: signer.statement.clone(),
         root_statements: signer.root_statements.clone(),
         document: start.source.clone(),
-        inputs: start.accepted.inputs.clone(),
+        inputs: start.accepted.inputs.bytes().to_vec(),
+        inputs_blinding: start.accepted.inputs.blinding().to_vec(),
         specifications: start
             .specifications
             .files

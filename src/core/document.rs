@@ -5,7 +5,11 @@ use api::reasons;
 use maml::{Document, Language};
 use serde_json::{Map, Value};
 
-use crate::violation;
+use crate::{
+    inputs::Inputs,
+    sealed::{Opened, wipe},
+    violation,
+};
 
 /// A document as it was submitted, with who asks for what.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +18,8 @@ pub struct Submission<'a> {
     pub document: &'a [u8],
     /// `spec.inputs`.
     pub inputs: &'a Map<String, Value>,
+    /// What `spec.sealedInputs` held.
+    pub sealed: Option<&'a Opened>,
     /// `spec.actAs`, such as `agent://name`.
     pub act_as: Option<&'a str>,
 }
@@ -23,8 +29,8 @@ pub struct Submission<'a> {
 pub struct Accepted {
     /// What was read.
     pub document: Document,
-    /// The inputs with the defaults of Input_Schema, serialised once: these bytes are what is signed and sent.
-    pub inputs: Vec<u8>,
+    /// All inputs, with the defaults of Input_Schema.
+    pub inputs: Inputs,
 }
 
 /// Why a document may not run.
@@ -55,11 +61,18 @@ impl Refusal {
     }
 }
 
-/// Reads a document and decides whether it may run.
+/// Reads a document and decides whether it may run with its inputs.
 pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
-    let text = readable(submission.document)?;
+    let document = read(submission.document, submission.act_as)?;
+    let inputs = checked_inputs(&document, submission)?;
+    Ok(Accepted { document, inputs })
+}
+
+/// Reads a document and decides whether it may run, whatever its inputs.
+pub fn read(document: &[u8], act_as: Option<&str>) -> Result<Document, Refusal> {
+    let text = readable(document)?;
     let document = maml::read(text).accept().map_err(|faults| invalid(&faults))?;
-    permitted(&document, submission.act_as)?;
+    permitted(&document, act_as)?;
     if document.blocks.is_empty() {
         let message = format!(
             "a document of type {} without a code block cannot run",
@@ -85,8 +98,7 @@ pub fn accept(submission: &Submission<'_>) -> Result<Accepted, Refusal> {
             "the document requires network access, which no head gives; remove `requires.network`".to_owned();
         return Err(Refusal::plain(reasons::UNSUPPORTED_REQUIREMENT, message));
     }
-    let inputs = checked_inputs(&document, submission.inputs)?;
-    Ok(Accepted { document, inputs })
+    Ok(document)
 }
 
 fn readable(document: &[u8]) -> Result<&str, Refusal> {
@@ -166,16 +178,40 @@ fn permitted(document: &Document, act_as: Option<&str>) -> Result<(), Refusal> {
     Err(Refusal::plain(reasons::NOT_PERMITTED, message))
 }
 
-fn checked_inputs(document: &Document, inputs: &Map<String, Value>) -> Result<Vec<u8>, Refusal> {
-    let mut inputs = Value::Object(inputs.clone());
+fn checked_inputs(document: &Document, submission: &Submission<'_>) -> Result<Inputs, Refusal> {
+    let Submission { inputs, sealed, .. } = *submission;
+    let mut all = Value::Object(merged(inputs, sealed)?);
+    let mut refusal = None;
     if let Some(schema) = &document.input_schema {
-        inputs = schema.with_defaults(inputs);
-        let violations = schema.check(&inputs);
-        if let Some((message, _)) = violation::first_of(&violations, schema, "inputs", "Input_Schema") {
-            return Err(Refusal::plain(reasons::INPUTS_INVALID, message));
+        all = schema.with_defaults(all);
+        let violations = schema.check(&all);
+        let secret = |pointer: &str| sealed.is_some_and(|opened| opened.hides(pointer));
+        refusal = violation::first_of(&violations, schema, "inputs", "Input_Schema", secret);
+    }
+    let bytes = serde_json::to_vec(&all).expect("a JSON value serialises");
+    let inputs = match sealed {
+        None => Inputs::plain(bytes),
+        Some(opened) => {
+            wipe(&mut all);
+            Inputs::blinded(bytes, opened.blinding().clone())
+        }
+    };
+    match refusal {
+        None => Ok(inputs),
+        Some((message, _)) => Err(Refusal::plain(reasons::INPUTS_INVALID, message)),
+    }
+}
+
+/// `spec.inputs` and what was sealed. Which of two values of one name is meant, nobody can know.
+fn merged(inputs: &Map<String, Value>, sealed: Option<&Opened>) -> Result<Map<String, Value>, Refusal> {
+    let mut all = inputs.clone();
+    for (name, value) in sealed.into_iter().flat_map(Opened::members) {
+        if all.insert(name.clone(), value.clone()).is_some() {
+            let message = format!("input {name} is in spec.inputs and in spec.sealedInputs; leave one out");
+            return Err(Refusal::plain(reasons::SEALED_INPUTS_REFUSED, message));
         }
     }
-    Ok(serde_json::to_vec(&inputs).expect("a JSON value serialises"))
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -197,6 +233,7 @@ mod tests {
         accept(&Submission {
             document: document.as_bytes(),
             inputs: &inputs,
+            sealed: None,
             act_as,
         })
     }
@@ -204,7 +241,7 @@ mod tests {
     #[test]
     fn inputs_get_the_defaults_of_their_schema() {
         let accepted = submit("\"agent://*\"", json!({"a": 1}), None).expect("accepted");
-        let inputs: Value = serde_json::from_slice(&accepted.inputs).expect("JSON");
+        let inputs: Value = serde_json::from_slice(accepted.inputs.bytes()).expect("JSON");
         assert_eq!(inputs, json!({"a": 1, "b": 2}));
     }
 
@@ -213,6 +250,66 @@ mod tests {
         let refusal = submit("\"*\"", json!({"a": "x"}), None).expect_err("refused");
         assert_eq!(refusal.reason, reasons::INPUTS_INVALID);
         assert!(refusal.message.contains("/a"), "{}", refusal.message);
+    }
+
+    /// Submits with inputs of which some were sealed.
+    fn submit_sealed(inputs: &Value, secret: &Value) -> Result<Accepted, Refusal> {
+        let key = crypto::kem::DecapsulationKey::from_seed(&[1; 64]).expect("a key");
+        let sealed = crypto::seal::Sealed::seal(
+            secret.to_string().as_bytes(),
+            crypto::seal::Binding::new("", "w", None),
+            &[key.encapsulation_key()],
+        );
+        let mut workflow = api::MamlWorkflow::new("w", api::MamlWorkflowSpec::default());
+        workflow.spec.sealed_inputs = Some(sealed.expect("sealed").to_json());
+        let key = std::sync::Arc::new(key);
+        let opened = crate::sealed::open(&workflow, b"", |_| Some(key.clone()));
+        let crate::sealed::SealedInputs::Opened(opened) = opened else {
+            panic!("not opened: {opened:?}")
+        };
+        accept(&Submission {
+            document: DOCUMENT.replace("EXECUTE", "\"*\"").as_bytes(),
+            inputs: inputs.as_object().expect("an object"),
+            sealed: Some(&opened),
+            act_as: None,
+        })
+    }
+
+    #[test]
+    fn sealed_inputs_are_merged_with_the_plain_ones_and_named_by_a_blinded_digest() {
+        let accepted = submit_sealed(&json!({"b": 3}), &json!({"a": 1})).expect("accepted");
+        let inputs: Value = serde_json::from_slice(accepted.inputs.bytes()).expect("JSON");
+        assert_eq!(inputs, json!({"a": 1, "b": 3}));
+        assert_ne!(
+            accepted.inputs.digest(),
+            crypto::DigestSet::of(accepted.inputs.bytes())
+        );
+        assert_eq!(accepted.inputs.blinding().len(), 32);
+        assert!(!format!("{accepted:?}").contains("\"a\":1"));
+    }
+
+    #[test]
+    fn an_input_both_plain_and_sealed_is_refused() {
+        let refusal = submit_sealed(&json!({"a": 1}), &json!({"a": 1})).expect_err("refused");
+        assert_eq!(refusal.reason, reasons::SEALED_INPUTS_REFUSED);
+    }
+
+    #[test]
+    fn a_refusal_names_a_sealed_input_and_its_rule_and_never_its_value() {
+        for (plain, secret) in [
+            (json!({}), json!({"a": "hunter2"})),
+            (json!({}), json!({"a": {"hunter2": "hunter2"}})),
+            (json!({}), json!({"c": "hunter2"})),
+            (json!({"b": "x"}), json!({"a": "hunter2"})),
+        ] {
+            let refusal = submit_sealed(&plain, &secret).expect_err("refused");
+            assert_eq!(refusal.reason, reasons::INPUTS_INVALID);
+            assert!(!format!("{refusal:?}").contains("hunter2"), "{refusal:?}");
+            assert!(refusal.message.contains("line "), "{}", refusal.message);
+        }
+        // What is not secret is quoted as ever.
+        let refusal = submit_sealed(&json!({"b": "plain"}), &json!({"a": 1})).expect_err("refused");
+        assert!(refusal.message.contains("plain"), "{}", refusal.message);
     }
 
     #[test]
@@ -230,6 +327,7 @@ mod tests {
         let refusal = accept(&Submission {
             document: b"# no front matter\n",
             inputs: &inputs,
+            sealed: None,
             act_as: None,
         });
         let refusal = refusal.expect_err("refused");
@@ -249,6 +347,7 @@ mod tests {
         let refusal = accept(&Submission {
             document: b"---\n\xff\n---\n",
             inputs: &inputs,
+            sealed: None,
             act_as: None,
         });
         assert!(refusal.expect_err("refused").message.contains("byte 5"));

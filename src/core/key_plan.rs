@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::{
     ConditionStatus, KeyRotationPolicy, KeyRotationPolicyStatus,
-    condition::{READY, Verdict, set},
+    condition::{ENTROPY_HEALTHY, READY, Verdict, set},
     duration,
     key_rotation_policy::{KeyState, KeyStatus, Purpose},
     names, reasons,
@@ -156,6 +156,8 @@ pub struct Observed<'a> {
     pub requested: BTreeSet<KeyId>,
     /// How much the key in use was used.
     pub usage: Usage,
+    /// Sources of entropy that gave nothing when they were last asked, and why. `None` where none is mixed in.
+    pub dropped_sources: Option<Vec<String>>,
     /// The present, by a clock that nobody can set back or forth while the operator runs.
     pub now: Timestamp,
 }
@@ -645,6 +647,25 @@ fn build_status(
         observed_generation: policy.metadata.generation,
     };
     set(&mut status.conditions, &verdict, observed.now);
+    if let Some(dropped) = &observed.dropped_sources {
+        let healthy = dropped.is_empty();
+        let (reason, message) = if healthy {
+            (
+                reasons::ENTROPY_SOURCES_HEALTHY,
+                "every source was mixed in".to_owned(),
+            )
+        } else {
+            (reasons::ENTROPY_SOURCE_DROPPED, dropped.join("; "))
+        };
+        let verdict = Verdict {
+            type_: ENTROPY_HEALTHY,
+            status: ConditionStatus::from(healthy),
+            reason,
+            message: &message,
+            observed_generation: policy.metadata.generation,
+        };
+        set(&mut status.conditions, &verdict, observed.now);
+    }
     status
 }
 
@@ -763,6 +784,7 @@ mod tests {
                 root_answered: false,
                 requested: self.requested.clone(),
                 usage: self.usage,
+                dropped_sources: None,
                 now: at(self.now),
             })
         }

@@ -17,7 +17,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
+    inputs::Inputs,
     run::{Record, run_key, workflow_ref},
+    sealed,
     workflow_status::{shortened, shown_digest},
 };
 
@@ -33,6 +35,8 @@ pub struct Signatory {
     pub suite: Suite,
     /// Id of the signing key.
     pub key_id: KeyId,
+    /// The key that it follows, if any.
+    pub predecessor: Option<KeyId>,
     /// From the controller's Lease.
     pub fencing_token: u64,
     /// Who builds the receipt: a URI.
@@ -52,8 +56,8 @@ pub struct Finished<'a> {
     pub attempt: i32,
     /// The document's bytes.
     pub document: &'a [u8],
-    /// The inputs' bytes.
-    pub inputs: &'a [u8],
+    /// The inputs; those of the spec alone when nothing ran.
+    pub inputs: &'a Inputs,
     /// Both records, when the head answered.
     pub record: Option<&'a Record>,
     /// Why it failed, if it did.
@@ -67,6 +71,7 @@ pub fn build_claim(finished: &Finished<'_>, by: &Signatory) -> Claim {
     Claim {
         suite: by.suite,
         key_id: by.key_id.clone(),
+        predecessor: by.predecessor.clone(),
         signed_at: by.now,
         fencing_token: by.fencing_token,
         builder: Builder {
@@ -76,7 +81,8 @@ pub fn build_claim(finished: &Finished<'_>, by: &Signatory) -> Claim {
         run_id: run_key(finished.workflow).run_id(finished.attempt),
         workflow: workflow_ref(finished.workflow, finished.attempt),
         document: DigestSet::of(finished.document),
-        inputs: DigestSet::of(finished.inputs),
+        inputs: finished.inputs.digest(),
+        sealed_inputs: sealed::digest(spec),
         submitter: spec.submitter.clone().unwrap_or_default(),
         act_as: spec.act_as.clone(),
         started_at: record.map_or(by.now, |record| record.attestation.started_at),

@@ -14,7 +14,7 @@ use crypto::{
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{specification::Files, violation, workflow_status::reason_constant};
+use crate::{inputs::Inputs, sealed, specification::Files, violation, workflow_status::reason_constant};
 
 /// How long a grant may wait for its head; the head's clock may differ a little.
 const GRANT_LIFETIME: Duration = Duration::from_secs(60);
@@ -69,8 +69,8 @@ pub struct Intent<'a> {
     pub attempt: i32,
     /// The document's bytes.
     pub document: &'a [u8],
-    /// The inputs' bytes.
-    pub inputs: &'a [u8],
+    /// The inputs.
+    pub inputs: &'a Inputs,
     /// Specifications that the document names and does not hold.
     pub specifications: &'a Files,
     /// The suite of the key that will sign.
@@ -90,7 +90,8 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
         run_id: run_key(intent.workflow).run_id(intent.attempt),
         workflow: workflow_ref(intent.workflow, intent.attempt),
         document: DigestSet::of(intent.document),
-        inputs: DigestSet::of(intent.inputs),
+        inputs: intent.inputs.digest(),
+        sealed_inputs: sealed::digest(spec),
         specifications: digests(intent.specifications),
         submitter: spec.submitter.clone().unwrap_or_default(),
         act_as: spec.act_as.clone(),
@@ -139,7 +140,7 @@ pub struct Ending {
     /// The document that was run.
     pub document: Vec<u8>,
     /// The inputs that it got.
-    pub inputs: Vec<u8>,
+    pub inputs: Inputs,
     /// Envelope of the attestation.
     pub attestation: Vec<u8>,
     /// The outputs; empty when the run failed.
@@ -222,7 +223,11 @@ pub fn judge(
         ("workflow", grant.workflow == workflow_ref(workflow, attempt)),
         ("grant", attestation.grant.matches(grant_envelope.payload())),
         ("document", grant.document.matches(&ending.document)),
-        ("inputs", grant.inputs.matches(&ending.inputs)),
+        ("inputs", grant.inputs == ending.inputs.digest()),
+        (
+            "sealed inputs",
+            grant.sealed_inputs == sealed::digest(&workflow.spec),
+        ),
         ("outputs", outputs_match),
     ] {
         if !matches {
@@ -276,7 +281,7 @@ fn check_outputs(bytes: &[u8], document: &maml::Document) -> (Option<Map<String,
         return (Some(outputs), None);
     };
     let violations = schema.check(&Value::Object(outputs.clone()));
-    let broken = violation::first_of(&violations, schema, "outputs", "Output_Schema")
+    let broken = violation::first_of(&violations, schema, "outputs", "Output_Schema", |_| false)
         .map(|(message, line)| failure(reasons::OUTPUTS_INVALID, message, Some(line)));
     (Some(outputs), broken)
 }

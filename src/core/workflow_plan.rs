@@ -14,8 +14,9 @@ use api::{
 use jiff::Timestamp;
 
 use crate::{
-    document::{Accepted, Refusal, Submission, accept},
+    document::{Accepted, Refusal, Submission, accept, read},
     run::{Ending, rerun, run_key},
+    sealed::SealedInputs,
     specification::{self, Files},
     workflow_status::{self, Wait},
 };
@@ -77,6 +78,8 @@ pub struct Observed<'a> {
     pub source: Source,
     /// What lies beside the document: the other texts of its ConfigMap.
     pub beside: Files,
+    /// The sealed inputs, opened for this document; none as long as nothing is to be started.
+    pub sealed: SealedInputs,
     /// This process's knowledge of the run.
     pub run: RunState,
     /// Whether the run's receipt exists.
@@ -160,7 +163,7 @@ pub enum Outcome {
         /// Its answer, to be judged.
         ending: Box<Ending>,
         /// The document that was granted.
-        accepted: Box<Accepted>,
+        document: Box<maml::Document>,
     },
     /// The document was refused; nothing ran.
     Refused(Refusal),
@@ -235,17 +238,12 @@ fn plan_conclusion(observed: Observed<'_>) -> Plan {
         return show(Wait::to_be_signed(message), observed.status, LOOK_AGAIN);
     }
     // What ran is what the head was started with, whatever the ConfigMap says by now.
-    let spec = &observed.workflow.spec;
-    let submission = Submission {
-        document: &ending.document,
-        inputs: &spec.inputs,
-        act_as: spec.act_as.as_deref(),
-    };
+    let act_as = observed.workflow.spec.act_as.as_deref();
     let source = ending.document.clone();
-    let outcome = match accept(&submission) {
-        Ok(accepted) => Outcome::Answered {
+    let outcome = match read(&source, act_as) {
+        Ok(document) => Outcome::Answered {
             ending,
-            accepted: Box::new(accepted),
+            document: Box::new(document),
         },
         Err(refusal) => Outcome::Failed {
             reason: reasons::ATTESTATION_INVALID,
@@ -341,10 +339,21 @@ fn plan_start(observed: Observed<'_>) -> Plan {
             wait,
         );
     }
-    let submission = Submission {
-        document: &source,
-        inputs: &spec.inputs,
-        act_as: spec.act_as.as_deref(),
+    let sealed = match observed.sealed {
+        SealedInputs::Locked(message) => {
+            let wait = Wait::for_opener(message);
+            return deadline(
+                Observed {
+                    source: Source::Found(source),
+                    sealed: SealedInputs::None,
+                    ..observed
+                },
+                wait,
+            );
+        }
+        SealedInputs::Refused(message) => Err(Refusal::plain(reasons::SEALED_INPUTS_REFUSED, message)),
+        SealedInputs::Opened(opened) => Ok(Some(opened)),
+        SealedInputs::None => Ok(None),
     };
     let status = observed.status;
     let attempt = status
@@ -352,7 +361,13 @@ fn plan_start(observed: Observed<'_>) -> Plan {
         .filter(|_| is_current(observed.workflow, &status))
         .unwrap_or(0)
         + 1;
-    let accepted = accept(&submission).and_then(|accepted| {
+    let accepted = sealed.and_then(|sealed| {
+        let accepted = accept(&Submission {
+            document: &source,
+            inputs: &spec.inputs,
+            sealed: sealed.as_ref(),
+            act_as: spec.act_as.as_deref(),
+        })?;
         let found = specification::find(&accepted.document, &observed.beside)?;
         Ok((accepted, found))
     });
@@ -546,6 +561,7 @@ mod tests {
             status: current_status(workflow),
             source: Source::Found(DOCUMENT.as_bytes().to_vec()),
             beside: Files::new(),
+            sealed: SealedInputs::None,
             run: RunState::Unknown,
             receipt_exists: false,
             claimed_head_known: false,
@@ -644,6 +660,29 @@ mod tests {
             };
             assert_eq!(wait.reason, reason);
         }
+    }
+
+    #[test]
+    fn sealed_inputs_without_a_key_are_waited_for_and_those_of_another_run_refused() {
+        let workflow = workflow();
+        let locked = plan(Observed {
+            sealed: SealedInputs::Locked("no key".into()),
+            ..observed(&workflow)
+        });
+        let Plan::Wait { wait, .. } = locked else {
+            panic!("does not wait")
+        };
+        assert_eq!(wait.reason, reasons::SEALING_KEY_UNAVAILABLE);
+        let refused = plan(Observed {
+            sealed: SealedInputs::Refused("of another".into()),
+            ..observed(&workflow)
+        });
+        let Plan::Conclude(over) = refused else {
+            panic!("not concluded")
+        };
+        assert!(
+            matches!(over.outcome, Outcome::Refused(refusal) if refusal.reason == reasons::SEALED_INPUTS_REFUSED)
+        );
     }
 
     #[test]
@@ -847,7 +886,7 @@ mod tests {
         let ending = Ending {
             grant: Vec::new(),
             document: DOCUMENT.as_bytes().to_vec(),
-            inputs: b"{}".to_vec(),
+            inputs: crate::inputs::Inputs::plain(b"{}".to_vec()),
             attestation: Vec::new(),
             outputs: Vec::new(),
         };

@@ -62,6 +62,15 @@ impl Wait {
         }
     }
 
+    /// No key at hand opens the sealed inputs.
+    pub fn for_opener(message: String) -> Self {
+        Self {
+            condition: SCHEDULED,
+            reason: reasons::SEALING_KEY_UNAVAILABLE,
+            message,
+        }
+    }
+
     /// No head has room.
     pub fn for_head(reason: &'static str, message: String) -> Self {
         Self {

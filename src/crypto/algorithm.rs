@@ -200,8 +200,9 @@ impl MlDsaSigner {
 
 /// Whether an encoded Ed25519 point is canonical and not of small order.
 ///
-/// AWS-LC takes both. Under a key of small order signatures can be made without any private key, which would leave a
-/// hybrid suite with one half; and a coordinate of 2^255 - 19 or more would give one key two names.
+/// AWS-LC takes points of small order, under which signatures can be made without any private key: that would leave a
+/// hybrid suite with one half. Coordinates of 2^255 - 19 or more, which would give one key two names, its portable code
+/// takes and its assembly does not: no verdict may depend on the processor.
 fn is_sound_point(raw: &[u8]) -> bool {
     /// The coordinates of the points of order 1, 2, 4 and 8, the sign bit cleared.
     const SMALL_ORDER: [&str; 5] = [

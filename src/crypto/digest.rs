@@ -1,7 +1,7 @@
 //! Digests of raw bytes, in the shape of in-toto's DigestSet.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// Two digests of the same bytes. in-toto predefines no `blake3`, so `sha256` always stands beside it.
@@ -41,7 +41,7 @@ impl DigestSet {
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+    hex::encode(digest(&SHA256, bytes))
 }
 
 /// Whether `text` is 32 bytes in lower-case hexadecimal.

@@ -102,8 +102,12 @@ pub struct Grant {
     pub workflow: WorkflowRef,
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes (one JSON object).
+    /// Digests of the inputs' bytes (one JSON object); with `sealed_inputs`, of their blinding and, behind it, the
+    /// inputs' bytes: see [`crate::seal::Blinding`].
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_inputs: Option<DigestSet>,
     /// Digests of the specifications that lie beside the document, by the names of their files.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub specifications: BTreeMap<String, DigestSet>,
@@ -136,13 +140,21 @@ impl Grant {
 
     /// Believes `envelope` if `key` signed it. Whether times, head and token fit is for the head to decide.
     pub fn verify(envelope: &Envelope, key: &VerifyingKey) -> Result<Self, Error> {
+        Self::verify_for_attester(envelope, key).map(|(grant, _)| grant)
+    }
+
+    /// As [`Grant::verify`]; beside the grant comes the key that must attest it.
+    pub(crate) fn verify_for_attester(
+        envelope: &Envelope,
+        key: &VerifyingKey,
+    ) -> Result<(Self, VerifyingKey), Error> {
         let grant: Self = json::from_slice(envelope.open(PAYLOAD_TYPE, key)?).map_err(Error::Format)?;
         if grant.type_ != TYPE {
             return Err(Error::Type(grant.type_));
         }
         grant.check_suite(key.suite())?;
-        grant.head.attester_key()?;
-        Ok(grant)
+        let attester = grant.head.attester_key()?;
+        Ok((grant, attester))
     }
 
     fn check_suite(&self, actual: Suite) -> Result<(), Error> {

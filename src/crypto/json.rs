@@ -1,74 +1,163 @@
 //! Reading signed JSON strictly: what two readers could understand differently is refused.
 
-use serde::de::{self, DeserializeOwned, Deserializer, MapAccess, SeqAccess, Visitor};
-use std::collections::HashSet;
+use serde::de::value::{MapDeserializer, SeqDeserializer};
+use serde::de::{self, DeserializeOwned, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
+use serde_json::Error;
+use std::borrow::Cow;
 use std::fmt;
 
 /// Reads one value from exactly `bytes`: duplicate keys at any depth and trailing bytes are errors.
 ///
-/// Derived readers find duplicate names of known fields only; inside maps and ignored fields the last one would win.
-pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    serde_json::from_slice::<Distinct>(bytes)?;
-    serde_json::from_slice(bytes)
+/// Derived readers find duplicate names of known fields only; inside maps and ignored fields the last one would win. So
+/// the text is read once into a tree whose objects have distinct keys, and the value is taken out of the tree.
+pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    T::deserialize(serde_json::from_slice::<Tree>(bytes)?)
 }
 
-/// Any JSON value whose objects have distinct keys; holds nothing.
-struct Distinct;
+/// Any JSON value whose objects have distinct keys; strings without escapes are borrowed from the text.
+enum Tree<'a> {
+    Null,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Text(Cow<'a, str>),
+    List(Vec<Tree<'a>>),
+    Object(Vec<(Cow<'a, str>, Tree<'a>)>),
+}
 
-impl<'de> de::Deserialize<'de> for Distinct {
+impl<'de> Deserialize<'de> for Tree<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(DistinctVisitor)
+        deserializer.deserialize_any(TreeVisitor)
     }
 }
 
-struct DistinctVisitor;
+struct TreeVisitor;
 
-impl<'de> Visitor<'de> for DistinctVisitor {
-    type Value = Distinct;
+/// A key, borrowed where it can be.
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_unit<E>(self) -> Result<Tree<'de>, E> {
+        Ok(Tree::Null)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_bool<E>(self, value: bool) -> Result<Tree<'de>, E> {
+        Ok(Tree::Bool(value))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_u64<E>(self, value: u64) -> Result<Tree<'de>, E> {
+        Ok(Tree::Unsigned(value))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_i64<E>(self, value: i64) -> Result<Tree<'de>, E> {
+        Ok(Tree::Signed(value))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_f64<E>(self, value: f64) -> Result<Tree<'de>, E> {
+        Ok(Tree::Float(value))
     }
 
-    fn visit_unit<E>(self) -> Result<Distinct, E> {
-        Ok(Distinct)
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Tree<'de>, E> {
+        Ok(Tree::Text(Cow::Borrowed(value)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Distinct, A::Error> {
-        while items.next_element::<Distinct>()?.is_some() {}
-        Ok(Distinct)
+    fn visit_str<E>(self, value: &str) -> Result<Tree<'de>, E> {
+        Ok(Tree::Text(Cow::Owned(value.to_owned())))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Distinct, A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            if seen.contains(&key) {
-                return Err(de::Error::custom(format_args!("duplicate key `{key}`")));
-            }
-            seen.insert(key);
-            entries.next_value::<Distinct>()?;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree<'de>, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
         }
-        Ok(Distinct)
+        Ok(Tree::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree<'de>, A::Error> {
+        let mut object = Vec::new();
+        while let Some((Key(key), value)) = entries.next_entry()? {
+            object.push((key, value));
+        }
+        match twice(&object) {
+            None => Ok(Tree::Object(object)),
+            Some(key) => Err(de::Error::custom(format_args!("duplicate key `{key}`"))),
+        }
+    }
+}
+
+/// A key that occurs twice.
+fn twice<'a>(object: &'a [(Cow<'_, str>, Tree<'_>)]) -> Option<&'a str> {
+    let mut keys: Vec<&str> = object.iter().map(|(key, _)| key.as_ref()).collect();
+    keys.sort_unstable();
+    keys.windows(2)
+        .find_map(|pair| (pair[0] == pair[1]).then_some(pair[0]))
+}
+
+impl<'de> IntoDeserializer<'de, Error> for Tree<'de> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> Deserializer<'de> for Tree<'de> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self {
+            Self::Null => visitor.visit_unit(),
+            Self::Bool(value) => visitor.visit_bool(value),
+            Self::Unsigned(value) => visitor.visit_u64(value),
+            Self::Signed(value) => visitor.visit_i64(value),
+            Self::Float(value) => visitor.visit_f64(value),
+            Self::Text(Cow::Borrowed(value)) => visitor.visit_borrowed_str(value),
+            Self::Text(Cow::Owned(value)) => visitor.visit_string(value),
+            Self::List(items) => SeqDeserializer::new(items.into_iter()).deserialize_any(visitor),
+            Self::Object(entries) => MapDeserializer::new(entries.into_iter()).deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self {
+            Self::Null => visitor.visit_none(),
+            value => visitor.visit_some(value),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    /// Signed documents have enums of plain words only.
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self {
+            Self::Text(word) => visitor.visit_enum(word.into_deserializer()),
+            _ => Err(de::Error::custom("a word was expected")),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+        unit unit_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
 
@@ -88,6 +177,7 @@ mod tests {
         }
         for bad in [
             r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"b":2,"a":null}"#,
             r#"[{"x":{"a":1,"b":2,"\u0061":3}}]"#,
             "{} {}",
             "{}x",
@@ -96,5 +186,23 @@ mod tests {
         ] {
             assert!(from_slice::<Value>(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_read_is_what_a_plain_reader_reads() {
+        for text in [
+            "null",
+            "-1",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "1e300",
+            "[0.1, 5e-324, -0.0, \"\\u00e9\\n\\\\\", [], {}, [[{}]]]",
+            r#"{"a":{"b":[null,true]},"":"x","\u0061b":1}"#,
+        ] {
+            let plain: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(from_slice::<Value>(text.as_bytes()).unwrap(), plain, "{text}");
+        }
+        let map: std::collections::BTreeMap<String, Option<u8>> = from_slice(br#"{"a":1,"b":null}"#).unwrap();
+        assert_eq!((map["a"], map["b"]), (Some(1), None));
     }
 }

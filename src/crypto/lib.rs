@@ -11,6 +11,7 @@ extern crate self as crypto;
 
 mod algorithm;
 pub mod attestation;
+mod binary_text;
 pub mod digest;
 pub mod dsse;
 pub mod entropy;
@@ -31,6 +32,8 @@ pub mod roots;
 #[cfg(test)]
 #[path = "tests/sample/receipt.rs"]
 mod sample;
+pub mod seal;
+pub mod stream;
 mod suite;
 pub mod trust;
 pub mod verify;

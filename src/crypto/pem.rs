@@ -1,21 +1,23 @@
 //! PEM (RFC 7468), strictly: blocks of a known label with nothing but white space around them, lines of 64 characters.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use crate::binary_text::{BASE64, Engine as _};
 use zeroize::Zeroizing;
+
+/// Characters in a line but the last.
+const LINE: usize = 64;
 
 /// `der` as one block, newline at the end. The text is wiped when it is dropped: it may be a private key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {
-    let text = Zeroizing::new(STANDARD.encode(der));
+    let text = Zeroizing::new(BASE64.encode(der));
     let mut pem = Zeroizing::new(String::with_capacity(
-        text.len() + text.len() / 64 + 2 * label.len() + 40,
+        text.len() + text.len() / LINE + 2 * label.len() + 40,
     ));
     for part in ["-----BEGIN ", label, "-----\n"] {
         pem.push_str(part);
     }
     let mut rest = text.as_str();
     while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
+        let (line, tail) = rest.split_at(rest.len().min(LINE));
         pem.push_str(line);
         pem.push('\n');
         rest = tail;
@@ -60,10 +62,16 @@ fn decode_first<'a>(label: &str, text: &'a str) -> Option<(Zeroizing<Vec<u8>>, &
         .strip_prefix("-----")?
         .split_once("-----END ")?;
     let rest = rest.strip_prefix(label)?.strip_prefix("-----")?;
-    let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
-    base64.extend(body.split_ascii_whitespace());
-    let der = STANDARD.decode(base64.as_bytes()).ok()?;
-    Some((Zeroizing::new(der), rest))
+    let mut lines = body.trim_ascii().lines().peekable();
+    // Room for all of it: a buffer that grows leaves parts of a private key behind.
+    let mut der = Zeroizing::new(Vec::with_capacity(body.len()));
+    while let Some(line) = lines.next() {
+        if lines.peek().is_some() && line.len() != LINE {
+            return None;
+        }
+        BASE64.decode_vec(line, &mut der).ok()?;
+    }
+    Some((der, rest))
 }
 
 #[cfg(test)]
@@ -112,6 +120,9 @@ mod tests {
             format!("{}x{}", *one, *two),
             format!("{}{}", one.trim_end(), *two),
             both.replacen("END X", "END Y", 1),
+            both.replacen("AQEB", "AQ==\nAQEB", 1),
+            both.replacen("AQEB", "AQEB ", 1),
+            both.replacen("AQEB", "AQEB\n", 1),
             both.replacen("-----END X-----\n", "", 1),
             format!("{both}x"),
             format!("{}{}", *one, *encode("Y", b"y")),

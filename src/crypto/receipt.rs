@@ -2,14 +2,13 @@
 //! nothing of Chimera read them. Like in-toto's own readers, this one skips fields that it does not know.
 
 use crate::attestation::{Attestation, BlockResult, Outcome, RunError};
+use crate::binary_text::{BASE64, Engine as _};
 use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
 use crate::grant::{Grant, WorkflowRef};
 use crate::json;
 use crate::key::{KeyId, SigningKey};
 use crate::suite::Suite;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -79,6 +78,8 @@ pub struct Claim {
     pub suite: Suite,
     /// The key that will sign.
     pub key_id: KeyId,
+    /// The key that it follows, as the root's statement about it says.
+    pub predecessor: Option<KeyId>,
     /// When the receipt is signed.
     pub signed_at: Timestamp,
     /// The fencing token of the controller that signs.
@@ -91,8 +92,10 @@ pub struct Claim {
     pub workflow: WorkflowRef,
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes.
+    /// Digests of the inputs' bytes, behind their blinding when some of them were sealed.
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    pub sealed_inputs: Option<DigestSet>,
     /// Who submitted the workflow.
     pub submitter: String,
     /// The agent that the submitter acted as.
@@ -154,8 +157,12 @@ pub struct BuildDefinition {
 pub struct ExternalParameters {
     /// Digests of the document's bytes.
     pub document: DigestSet,
-    /// Digests of the inputs' bytes (one JSON object).
+    /// Digests of the inputs' bytes (one JSON object), behind their blinding when some of them were sealed and the
+    /// run was granted.
     pub inputs: DigestSet,
+    /// Digests of the sealed text that some of the inputs came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_inputs: Option<DigestSet>,
     /// Who submitted the workflow, as the API server knows him.
     pub submitter: String,
     /// The agent (`agent://name`) that the submitter acted as.
@@ -173,6 +180,9 @@ pub struct InternalParameters {
     pub suite: Suite,
     /// The key that it is signed with.
     pub key_id: KeyId,
+    /// The key that this one follows; the first key has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<KeyId>,
     /// When it was signed: compared with the key's validity.
     pub signed_at: Timestamp,
     /// The fencing token of the controller that signed.
@@ -300,6 +310,7 @@ pub fn statement(claim: &Claim) -> Result<Statement, Error> {
                 external_parameters: ExternalParameters {
                     document: claim.document.clone(),
                     inputs: claim.inputs.clone(),
+                    sealed_inputs: claim.sealed_inputs.clone(),
                     submitter: claim.submitter.clone(),
                     act_as: claim.act_as.clone(),
                     workflow: claim.workflow.clone(),
@@ -307,6 +318,7 @@ pub fn statement(claim: &Claim) -> Result<Statement, Error> {
                 internal_parameters: InternalParameters {
                     suite: claim.suite,
                     key_id: claim.key_id.clone(),
+                    predecessor: claim.predecessor.clone(),
                     signed_at: claim.signed_at,
                     fencing_token: claim.fencing_token,
                     result: if claim.error.is_none() {
@@ -342,7 +354,7 @@ pub fn sign(statement: &Statement, key: &SigningKey) -> Result<Envelope, Error> 
         });
     }
     let payload = serde_json::to_vec(statement).map_err(Error::Format)?;
-    Ok(Envelope::sign(PAYLOAD_TYPE, &payload, key)?)
+    Ok(Envelope::sign_owned(PAYLOAD_TYPE, payload, key)?)
 }
 
 /// Reads the statement in an envelope without asking who signed it; `verify` decides that.
@@ -424,7 +436,7 @@ impl Statement {
             return Ok(None);
         };
         let content = descriptor.content.as_deref().ok_or(Error::Byproduct(name))?;
-        let bytes = STANDARD.decode(content).map_err(|_| Error::Byproduct(name))?;
+        let bytes = BASE64.decode(content).map_err(|_| Error::Byproduct(name))?;
         if descriptor.digest != DigestSet::of(&bytes).to_map() {
             return Err(Error::Byproduct(name));
         }
@@ -499,7 +511,7 @@ fn build_byproduct(name: &str, envelope: &Envelope, figures: Option<RunFigures>)
     ResourceDescriptor {
         name: Some(name.to_owned()),
         digest: DigestSet::of(json.as_bytes()).to_map(),
-        content: Some(STANDARD.encode(json)),
+        content: Some(BASE64.encode(json)),
         media_type: Some(ENVELOPE_MEDIA_TYPE.to_owned()),
         annotations: figures,
         ..ResourceDescriptor::default()

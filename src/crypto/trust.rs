@@ -339,6 +339,11 @@ impl TrustedKeys {
             .and_then(|trusted| Some((&trusted.statement, trusted.key.as_encapsulation()?)))
     }
 
+    /// The key that the key `id` follows, as its statement says.
+    pub fn predecessor(&self, id: &KeyId) -> Option<&KeyId> {
+        self.keys.get(id)?.statement.predecessor.as_ref()
+    }
+
     /// Every key, in the order of ids.
     pub fn iter(&self) -> impl Iterator<Item = &TrustedKey> {
         self.keys.values()

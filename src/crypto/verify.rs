@@ -10,11 +10,14 @@ use crate::dsse::{self, Envelope};
 use crate::grant::Grant;
 use crate::key::{KeyId, VerifyingKey};
 use crate::key_statement::KeyStatement;
-use crate::receipt::{self, RunFigures, Statement};
+use crate::receipt::{self, InternalParameters, RunFigures, Statement};
 use crate::trust::{Bundle, Error as TrustError, TrustedKey, TrustedKeys};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fmt::{self, Display};
+
+/// Name of the check whether a root has revoked the key.
+pub const REVOCATION: &str = "revocation";
 
 /// A receipt and what it is held against.
 #[derive(Clone, Copy, Debug)]
@@ -359,15 +362,31 @@ fn check_statement(report: &mut Report, envelope: &Envelope, signer: Signer<'_>)
         format!("the signed bytes name {}", internal.suite),
         Verdict::BadSignature,
     );
-    report.check(
-        "signer",
-        internal.key_id == *signer.key.key_id(),
-        format!("the signed bytes name key {}", internal.key_id.short()),
-        Verdict::UntrustedKey,
-    );
+    check_signer(report, internal, signer);
     check_validity(report, &signer.trusted.statement, internal.signed_at);
     check_revocation(report, signer.trusted, internal.signed_at);
     Some(statement)
+}
+
+/// The signed bytes name the key that signed them and, if any, the key before it as the root's statement does.
+fn check_signer(report: &mut Report, internal: &InternalParameters, signer: Signer<'_>) {
+    let own = internal.key_id == *signer.key.key_id();
+    let vouched = signer.trusted.statement.predecessor.as_ref();
+    let (passed, detail) = match &internal.predecessor {
+        None => (
+            own,
+            format!("the signed bytes name key {}", internal.key_id.short()),
+        ),
+        Some(named) => (
+            own && vouched == Some(named),
+            format!(
+                "the signed bytes name key {} after {}",
+                internal.key_id.short(),
+                named.short()
+            ),
+        ),
+    };
+    report.check("signer", passed, detail, Verdict::UntrustedKey);
 }
 
 fn check_validity(report: &mut Report, statement: &KeyStatement, signed_at: Timestamp) {
@@ -399,7 +418,7 @@ fn check_revocation(report: &mut Report, key: &TrustedKey, time: Timestamp) {
             )
         }
     };
-    report.check("revocation", passed, detail, Verdict::UntrustedKey);
+    report.check(REVOCATION, passed, detail, Verdict::UntrustedKey);
 }
 
 /// The two records of the run, against one another and against the receipt.
@@ -417,14 +436,17 @@ fn check_run(report: &mut Report, statement: &Statement, trusted: &TrustedKeys) 
     check_subject(report, statement, attestation.as_ref());
 }
 
-fn check_grant(
-    report: &mut Report,
-    statement: &Statement,
-    trusted: &TrustedKeys,
-) -> Option<(Grant, Envelope)> {
+/// A grant that a trusted key signed, its envelope, and the head's key that it names.
+struct Granted {
+    grant: Grant,
+    envelope: Envelope,
+    attester: VerifyingKey,
+}
+
+fn check_grant(report: &mut Report, statement: &Statement, trusted: &TrustedKeys) -> Option<Granted> {
     let granted = read_grant(statement, trusted);
     let (passed, detail) = match &granted {
-        Ok(Some((grant, _))) => match grant_difference(statement, grant) {
+        Ok(Some(Granted { grant, .. })) => match grant_difference(statement, grant) {
             None => (
                 true,
                 format!(
@@ -447,9 +469,9 @@ fn check_grant(
 fn check_attestation(
     report: &mut Report,
     statement: &Statement,
-    grant: Option<&(Grant, Envelope)>,
+    granted: Option<&Granted>,
 ) -> Option<Attestation> {
-    let attested = read_attestation(statement, grant);
+    let attested = read_attestation(statement, granted);
     let (passed, detail) = match &attested {
         Ok(Some(attestation)) => match attestation_difference(statement, attestation) {
             None => {
@@ -486,7 +508,7 @@ fn check_subject(report: &mut Report, statement: &Statement, attestation: Option
     report.check("subject", holds, detail, Verdict::DigestMismatch);
 }
 
-fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<(Grant, Envelope)>, String> {
+fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<Granted>, String> {
     let Some(envelope) = statement.grant().map_err(|error| chain(&error))? else {
         return Ok(None);
     };
@@ -497,8 +519,8 @@ fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<(Gr
         )
     };
     let signer = trusted.find(envelope.key_id()).ok_or_else(unknown)?;
-    let grant =
-        Grant::verify(&envelope, signer.signing().ok_or_else(unknown)?).map_err(|error| chain(&error))?;
+    let key = signer.signing().ok_or_else(unknown)?;
+    let (grant, attester) = Grant::verify_for_attester(&envelope, key).map_err(|error| chain(&error))?;
     if let Some(revocation) = signer.revoked_at(grant.not_before) {
         return Err(format!("the grant's key was {revocation}"));
     }
@@ -506,23 +528,23 @@ fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<(Gr
     let statement = &signer.statement;
     let ended = statement.not_after.is_some_and(|end| end < grant.not_before);
     if statement.not_before <= grant.expires && !ended {
-        Ok(Some((grant, envelope)))
+        Ok(Some(Granted {
+            grant,
+            envelope,
+            attester,
+        }))
     } else {
         Err("the grant's key was not valid when the grant was made".to_owned())
     }
 }
 
-fn read_attestation(
-    statement: &Statement,
-    grant: Option<&(Grant, Envelope)>,
-) -> Result<Option<Attestation>, String> {
+fn read_attestation(statement: &Statement, granted: Option<&Granted>) -> Result<Option<Attestation>, String> {
     let Some(envelope) = statement.attestation().map_err(|error| chain(&error))? else {
         return Ok(None);
     };
-    let (grant, grant_envelope) = grant.ok_or("an attestation without a grant")?;
-    let attester: VerifyingKey = grant.head.attester_key().map_err(|error| chain(&error))?;
-    let attestation = Attestation::verify(&envelope, &attester).map_err(|error| chain(&error))?;
-    if attestation.grant == DigestSet::of(grant_envelope.payload()) {
+    let granted = granted.ok_or("an attestation without a grant")?;
+    let attestation = Attestation::verify(&envelope, &granted.attester).map_err(|error| chain(&error))?;
+    if attestation.grant == DigestSet::of(granted.envelope.payload()) {
         Ok(Some(attestation))
     } else {
         Err("the attestation answers another grant".to_owned())
@@ -538,6 +560,7 @@ fn grant_difference(statement: &Statement, grant: &Grant) -> Option<&'static str
         ("workflow", grant.workflow == external.workflow),
         ("document", grant.document == external.document),
         ("inputs", grant.inputs == external.inputs),
+        ("sealed inputs", grant.sealed_inputs == external.sealed_inputs),
         ("submitter", grant.submitter == external.submitter),
         ("agent", grant.act_as == external.act_as),
         (
@@ -835,15 +858,35 @@ mod tests {
                 "{other}"
             );
         }
-        // The hint is right, but the signed bytes name another trusted key.
-        let report = resigned(&sample, |statement| {
-            let other = key(3).verifying_key().key_id().clone();
-            statement.predicate.build_definition.internal_parameters.key_id = other;
+    }
+
+    #[test]
+    fn a_receipt_that_names_other_keys_than_the_roots_statement_is_untrusted() {
+        type Change = fn(&mut InternalParameters, KeyId);
+        let sample = Sample::success();
+        // The hint is right, but the signed bytes name another trusted key, or another key before it.
+        let changes: [(u8, Change); 2] = [
+            (3, |internal, other| internal.key_id = other),
+            (5, |internal, other| internal.predecessor = Some(other)),
+        ];
+        for (other, change) in changes {
+            let report = resigned(&sample, |statement| {
+                let internal = &mut statement.predicate.build_definition.internal_parameters;
+                change(internal, key(other).verifying_key().key_id().clone());
+            });
+            assert_eq!(
+                (report.verdict, report.failure().unwrap().name),
+                (Verdict::UntrustedKey, "signer")
+            );
+        }
+        let unnamed = resigned(&sample, |statement| {
+            statement
+                .predicate
+                .build_definition
+                .internal_parameters
+                .predecessor = None;
         });
-        assert_eq!(
-            (report.verdict, report.failure().unwrap().name),
-            (Verdict::UntrustedKey, "signer")
-        );
+        assert_eq!(unnamed.verdict, Verdict::Valid, "receipts need not name it");
     }
 
     #[test]

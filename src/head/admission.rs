@@ -3,6 +3,7 @@
 use crate::tls::chain;
 use crypto::grant::Grant;
 use crypto::roots::Roots;
+use crypto::seal::Blinding;
 use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, PublicKey, VerifyingKey};
 use head_proto::{RunRequest, SpecificationFile};
 use jiff::{SignedDuration, Timestamp};
@@ -123,7 +124,7 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
     if DigestSet::of(&request.document) != grant.document {
         return Err(Refusal::Digest("document"));
     }
-    if DigestSet::of(&request.inputs) != grant.inputs {
+    if !inputs_granted(request, &grant) {
         return Err(Refusal::Digest("inputs"));
     }
     if !specifications_granted(request, &grant) {
@@ -147,6 +148,15 @@ fn believed_roots(request: &RunRequest, pinned: &VerifyingKey) -> Result<Roots, 
         .map(|json| Envelope::from_json(json).map_err(|e| Refusal::Unreadable("root statement", e)))
         .collect::<Result<Vec<_>, _>>()?;
     Roots::follow(pinned, &statements).map_err(Refusal::KeyStatement)
+}
+
+/// Sealed inputs are granted by a digest that covers their blinding too.
+fn inputs_granted(request: &RunRequest, grant: &Grant) -> bool {
+    let (inputs, blinding) = (&request.inputs, &request.inputs_blinding);
+    if grant.sealed_inputs.is_none() {
+        return blinding.is_empty() && grant.inputs.matches(inputs);
+    }
+    Blinding::from_slice(blinding).is_some_and(|blinding| blinding.digest(inputs) == grant.inputs)
 }
 
 /// Each of those that are granted, once, and no other.

@@ -150,6 +150,7 @@ impl Agent {
                     grant: request.grant,
                     document: request.document,
                     inputs: request.inputs,
+                    inputs_blinding: request.inputs_blinding,
                 }));
                 self.changed();
                 let (agent, begun) = (self.clone(), run.clone());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::{MamlWorkflow, MuReceipt};
 use controller_core::document::{Accepted, Refusal};
+use controller_core::inputs::Inputs;
 use controller_core::mirror::mirrored;
 use controller_core::receipt::{
     COMMAND_LINE, Finished, Signatory, build_claim, build_receipt, refusal_failure,
@@ -192,7 +193,7 @@ impl<'a> Submitted<'a> {
     }
 
     /// The receipt of a document that was refused.
-    pub fn refuse(&self, refusal: &Refusal, inputs: &[u8]) -> Result<MuReceipt, Error> {
+    pub fn refuse(&self, refusal: &Refusal, inputs: &Inputs) -> Result<MuReceipt, Error> {
         let failure = refusal_failure(refusal);
         self.sign(&Finished {
             workflow: self.workflow,
@@ -206,12 +207,14 @@ impl<'a> Submitted<'a> {
 
     fn sign(&self, finished: &Finished<'_>) -> Result<MuReceipt, Error> {
         let key = &self.keys.signing;
+        let key_id = key.verifying_key().key_id();
         let now = Timestamp::now();
         let claim = build_claim(
             finished,
             &Signatory {
                 suite: key.suite(),
-                key_id: key.verifying_key().key_id().clone(),
+                key_id: key_id.clone(),
+                predecessor: self.keys.trusted.predecessor(key_id).cloned(),
                 fencing_token: 0,
                 builder: COMMAND_LINE,
                 version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -260,6 +260,118 @@ fn a_pinned_bundle_is_used_without_being_named() {
     assert!(String::from_utf8(table.stdout).unwrap().contains("Sealing"));
 }
 
+#[test]
+fn many_receipts_have_a_line_each_in_their_order_and_are_counted() {
+    let desk = Desk::new(Sample::success());
+    let file = desk.sample.file();
+    fs::create_dir_all(desk.path("many/deeper/.hidden")).unwrap();
+    for name in [
+        "b.json",
+        "a.json",
+        "deeper/c.json",
+        "deeper/.hidden/d.json",
+        "notes.txt",
+    ] {
+        desk.write(&format!("many/{name}"), &file);
+    }
+    let (code, out, err) = desk.verify(&["many", "--trust", "trust.json"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert_eq!(
+        out,
+        "ok    many/a.json  valid\nok    many/b.json  valid\nok    many/deeper/c.json  valid\n\n3 receipts: 3 valid\n"
+    );
+
+    desk.write("bent.json", bent(&file, "payload", 500));
+    desk.write("refused.json", Sample::refused().file());
+    let receipts = [
+        "missing.json",
+        "receipt.json",
+        "bent.json",
+        "refused.json",
+        "outputs.json",
+    ];
+    let with = |more: &[&str]| desk.verify(&[&receipts[..], &["--trust", "trust.json"], more].concat());
+    let (code, out, _) = with(&["--jobs", "2"]);
+    assert_eq!(code, 13, "that of the first that is not valid: {out}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("FAIL  missing.json  no receipt"), "{out}");
+    assert!(
+        lines[1].starts_with("      cannot read the receipt missing.json"),
+        "{out}"
+    );
+    assert_eq!(lines[2], "ok    receipt.json  valid");
+    assert_eq!(lines[3], "FAIL  bent.json  bad signature");
+    assert!(lines[4].starts_with("      FAIL  signature"), "{out}");
+    assert_eq!(lines[5], "ok    refused.json  valid");
+    assert_eq!(lines[6], "FAIL  outputs.json  not a receipt");
+    assert!(
+        out.ends_with("\n\n5 receipts: 2 valid, 1 not a receipt, 1 bad signature, 1 no receipt\n"),
+        "{out}"
+    );
+    let (_, verbose, _) = with(&["-v"]);
+    assert!(verbose.contains("      ok    attestation"), "{verbose}");
+    assert_eq!(with(&["--jobs", "1"]).1, out);
+    assert_eq!(with(&["--jobs", "0"]).0, 2);
+
+    let (code, out, _) = with(&["-o", "json"]);
+    let list: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(code, 13);
+    let told: Vec<(&Value, &Value, &Value)> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (&one["receipt"], &one["exitCode"], &one["verdict"]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (&json!("missing.json"), &json!(13), &Value::Null),
+            (&json!("receipt.json"), &json!(0), &json!("valid")),
+            (&json!("bent.json"), &json!(10), &json!("badSignature")),
+            (&json!("refused.json"), &json!(0), &json!("valid")),
+            (&json!("outputs.json"), &json!(2), &json!("notAReceipt")),
+        ]
+    );
+    assert!(list[0]["error"].as_str().unwrap().contains("missing.json"));
+    assert_eq!(list[1]["checks"][0]["name"], "envelope");
+}
+
+#[test]
+fn hundreds_of_receipts_from_files_and_standard_input_are_verified_in_their_order() {
+    let desk = Desk::new(Sample::success());
+    let file = desk.sample.file();
+    let names: Vec<String> = (0..300).map(|number| format!("{number}.json")).collect();
+    for name in &names {
+        desk.write(name, &file);
+    }
+    let arguments: Vec<&str> = ["verify", "-", "--trust", "trust.json"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let output = desk.chimera(&arguments).write_stdin(file).output().unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    let shown = out.lines().filter_map(|line| line.split_whitespace().nth(1));
+    let expected = ["-"].into_iter().chain(names.iter().map(String::as_str));
+    assert!(shown.take(301).eq(expected));
+    assert!(out.ends_with("\n301 receipts: 301 valid\n"), "{out}");
+    assert_eq!(desk.verify(&["-", "-", "--trust", "trust.json"]).0, 2);
+}
+
+#[test]
+fn a_file_that_is_far_too_large_is_refused_without_being_read() {
+    let desk = Desk::new(Sample::success());
+    let huge = fs::File::create(desk.path("huge.json")).unwrap();
+    huge.set_len(1 << 30).unwrap();
+    let (code, _, err) = desk.verify(&["huge.json", "--trust", "trust.json"]);
+    assert_eq!(code, 2);
+    assert!(err.contains("larger than 16 MiB"), "{err}");
+    let (code, out, _) = desk.verify(&["receipt.json", "huge.json", "--trust", "trust.json"]);
+    assert_eq!(code, 2);
+    assert!(out.contains("FAIL  huge.json  not verified\n"), "{out}");
+    assert!(out.contains("larger than 16 MiB"), "{out}");
+}
+
 /// The MuReceipt that the controller would write.
 fn object(sample: &Sample) -> Value {
     let envelope = sample.envelope();

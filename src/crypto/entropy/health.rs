@@ -4,6 +4,7 @@
 //! is falsely accused by one test with a probability of at most α = 2^-40. Over a whole sample that is less than 2^-30.
 
 use std::io;
+use std::time::Duration;
 
 /// How many bytes of a source are read and tested for one seed: the 1,024 samples that section 4.3 wants tested at start.
 pub const SAMPLE_LEN: usize = 1024;
@@ -27,6 +28,9 @@ pub enum Failure {
     /// It gave fewer bytes than are tested.
     #[error("it ended after {0} of {SAMPLE_LEN} bytes")]
     Ended(usize),
+    /// It made its reader wait: for callers that wait with a limit, as nothing here does.
+    #[error("it, or one read with it, gave no answer within {0:?}")]
+    Silent(Duration),
     /// The repetition count test failed: it is stuck.
     #[error("it gave the same byte {REPETITION_CUTOFF} times in a row")]
     Repetition,

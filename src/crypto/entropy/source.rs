@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 /// A named source. It is opened anew for every seed.
 ///
-/// A source that blocks is the caller's matter: nothing here waits with a limit. A file that something wrote once, such
+/// A source that blocks is the caller's matter: nothing here waits with a limit ([`Failure::Silent`] is for those who do). A file that something wrote once, such
 /// as the counts of a quantum circuit, gives the same bytes each time; a simulated circuit is no entropy at all. Both may
 /// be mixed in and neither may be relied upon.
 pub struct Source {

@@ -42,7 +42,8 @@ impl Sample {
         let attestation = attestation(grant.payload(), OUTPUTS)
             .sign(&attester)
             .expect("an attestation signs");
-        let claim = claim(signing.verifying_key().key_id(), Some(grant), Some(attestation));
+        let mut claim = claim(signing.verifying_key().key_id(), Some(grant), Some(attestation));
+        claim.predecessor = Some(key(3).verifying_key().key_id().clone());
         let bundle = bundle(&root);
         Self {
             root,
@@ -80,7 +81,7 @@ impl Sample {
     }
 }
 
-/// The key of a seed made of one byte: 1 root, 2 signing, 3 second signing key, 4 attester, 5 sealing key, 9 nobody's.
+/// The key of a seed made of one byte: 1 root, 2 signing, 3 the signing key before it, 4 attester, 5 sealing key, 9 nobody's.
 pub fn key(seed: u8) -> SigningKey {
     SigningKey::from_seed(Suite::MlDsa87, &[seed; 32]).expect("every seed gives a key")
 }
@@ -90,12 +91,16 @@ pub fn bundle(root: &SigningKey) -> Bundle {
     let start = "2026-01-01T00:00:00Z".parse().expect("a constant");
     let end = "2027-01-01T00:00:00Z".parse().ok();
     let statements = [
-        (2, KeyPurpose::Signing),
-        (3, KeyPurpose::Signing),
-        (5, KeyPurpose::Sealing),
+        (
+            2,
+            KeyPurpose::Signing,
+            Some(key(3).verifying_key().key_id().clone()),
+        ),
+        (3, KeyPurpose::Signing, None),
+        (5, KeyPurpose::Sealing, None),
     ]
-    .map(|(seed, purpose)| {
-        KeyStatement::about(key(seed).verifying_key(), purpose, start, end, None, 4)
+    .map(|(seed, purpose, predecessor)| {
+        KeyStatement::about(key(seed).verifying_key(), purpose, start, end, predecessor, 4)
             .sign(root)
             .expect("a statement signs")
     });
@@ -111,6 +116,7 @@ pub fn grant(attester: &VerifyingKey) -> Grant {
         workflow: workflow(),
         document: DigestSet::of(DOCUMENT),
         inputs: DigestSet::of(INPUTS),
+        sealed_inputs: None,
         specifications: BTreeMap::new(),
         submitter: "alice".into(),
         act_as: Some("agent://tester".into()),
@@ -179,6 +185,7 @@ pub fn claim(key_id: &KeyId, grant: Option<Envelope>, attestation: Option<Envelo
     Claim {
         suite: Suite::MlDsa87,
         key_id: key_id.clone(),
+        predecessor: None,
         signed_at: "2026-03-01T12:00:00.140Z".parse().expect("a constant"),
         fencing_token: 4,
         builder: Builder {
@@ -189,6 +196,7 @@ pub fn claim(key_id: &KeyId, grant: Option<Envelope>, attestation: Option<Envelo
         workflow: workflow(),
         document: DigestSet::of(DOCUMENT),
         inputs: DigestSet::of(INPUTS),
+        sealed_inputs: None,
         submitter: "alice".into(),
         act_as: Some("agent://tester".into()),
         started_at: "2026-03-01T12:00:00Z".parse().expect("a constant"),

@@ -3,6 +3,7 @@
 use crate::testbed::{Authority, Testbed, connect, document};
 use crypto::attestation::{BlockState, Outcome};
 use crypto::root_statement::RootStatement;
+use crypto::seal::Blinding;
 use crypto::{DigestSet, KeyPurpose, KeyStatement, SigningKey, Suite};
 use head_proto::run_event::Event;
 use head_proto::{BlockState as State, CancelRequest, ResumeRequest, SpecificationFile, WatchRequest};
@@ -501,4 +502,38 @@ async fn specifications_are_those_that_were_granted_and_decide() {
     assert!(ran.error().message.contains("too small"), "{:?}", ran.error());
     let ran = head.finish(run(r#"{"n":10}"#, &good).await.unwrap()).await;
     assert_eq!(ran.error().message, "beside.py, line 1, post: gave False");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_inputs_are_those_whose_digest_and_blinding_were_granted() {
+    let head = Testbed::start().await;
+    let (text, inputs) = (document("result = inputs['n']"), r#"{"n":21}"#);
+    let blinding = Blinding::from_slice(&[7; 32]).unwrap();
+    let run = async |sealed: bool, sent: &[u8], inputs: &str| {
+        let mut grant = head.grant(&text, r#"{"n":21}"#);
+        if sealed {
+            grant.sealed_inputs = Some(DigestSet::of(b"the sealed text"));
+            grant.inputs = blinding.digest(br#"{"n":21}"#);
+        }
+        let mut request = head.request(&grant, &text, inputs);
+        request.inputs_blinding = sent.to_vec();
+        head.send(request).await
+    };
+    for (sealed, sent, inputs) in [
+        (true, &[][..], inputs),
+        (true, &[7; 31], inputs),
+        (true, &[8; 32], inputs),
+        (true, &[7; 32], r#"{"n":22}"#),
+        (false, &[7; 32], inputs),
+    ] {
+        let status = run(sealed, sent, inputs).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.message().contains("inputs"), "{status}");
+    }
+    let ran = head.finish(run(true, &[7; 32], inputs).await.unwrap()).await;
+    assert_eq!(ran.outputs, json!({"result": 21}));
+    let Some(Event::Started(started)) = &ran.events[0].event else {
+        panic!("the first event is {:?}", ran.events[0]);
+    };
+    assert_eq!(started.inputs_blinding, [7; 32]);
 }

@@ -225,6 +225,7 @@ impl Testbed {
             },
             document: DigestSet::of(document.as_bytes()),
             inputs: DigestSet::of(inputs.as_bytes()),
+            sealed_inputs: None,
             specifications: BTreeMap::new(),
             submitter: "ann".into(),
             act_as: None,
@@ -252,6 +253,7 @@ impl Testbed {
             document: document.as_bytes().to_vec(),
             inputs: inputs.as_bytes().to_vec(),
             specifications: vec![],
+            inputs_blinding: vec![],
         }
     }
 
