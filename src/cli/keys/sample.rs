@@ -2,10 +2,11 @@
 //! encapsulated. Both are made as the operator and the command line make them.
 
 use api::MamlWorkflow;
+use controller_core::inputs::Inputs;
 use controller_core::receipt::{COMMAND_LINE, Finished, Signatory, build_claim};
 use crypto::attestation::RunError;
 use crypto::kem::SharedSecret;
-use crypto::{Envelope, KeyId, PrivateKey, SigningKey, receipt};
+use crypto::{Envelope, KeyId, KeyStatement, PrivateKey, SigningKey, receipt};
 use jiff::Timestamp;
 
 /// Something made with a key, to be checked later.
@@ -23,8 +24,8 @@ pub enum Sample {
     },
 }
 
-/// The receipt of a document that was refused, signed at `now`.
-pub fn receipt(key: &SigningKey, now: Timestamp) -> Result<Envelope, receipt::Error> {
+/// The receipt of a document that was refused, signed at `now` by the key of a statement.
+pub fn receipt(key: &SigningKey, about: &KeyStatement, now: Timestamp) -> Result<Envelope, receipt::Error> {
     let mut workflow = MamlWorkflow::new("rehearsal", api::MamlWorkflowSpec::default());
     workflow.spec.submitter = Some("rehearsal".to_owned());
     let failure = RunError {
@@ -39,14 +40,15 @@ pub fn receipt(key: &SigningKey, now: Timestamp) -> Result<Envelope, receipt::Er
             workflow: &workflow,
             attempt: 0,
             document: b"",
-            inputs: b"{}",
+            inputs: &Inputs::plain(b"{}".to_vec()),
             record: None,
             failure: Some(&failure),
         },
         &Signatory {
             suite: key.suite(),
             key_id: key.verifying_key().key_id().clone(),
-            fencing_token: 0,
+            predecessor: about.predecessor.clone(),
+            fencing_token: about.fencing_token,
             builder: COMMAND_LINE,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now,
