@@ -10,11 +10,11 @@ use api::key_rotation_policy::Purpose;
 use api::{KeyRotationPolicy, names};
 use controller_core::bundle_edit::{Edit, edited, paged};
 use controller_core::key_plan::{Keys, Observed, PAGE_AT, Plan, Published, Root, Step, Stored, Usage, plan};
-use controller_core::key_ring::KeyRing;
+use controller_core::key_ring::{Key, KeyRing};
 use controller_core::new_key;
 use crypto::entropy::Entropy;
 use crypto::root_statement::RootStatement;
-use crypto::trust::{Bundle, TrustedKeys};
+use crypto::trust::{Bundle, TrustedKey, TrustedKeys};
 use crypto::verify::{Verdict, verify_with};
 use crypto::{Envelope, KeyId, KeyStatement, PrivateKey, SigningKey, Suite};
 use jiff::Timestamp;
@@ -397,25 +397,28 @@ impl Rehearsal {
         let (Some(ring), Some(trusted)) = (&seen.ring, &seen.trusted) else {
             return Err("a key is said to be usable that is not there".to_owned());
         };
-        let sample = match ring.active.as_ref().and_then(|key| key.private.as_signing()) {
-            Some(key) => Sample::Receipt(sample::receipt(key, self.now).map_err(told)?),
-            None => self.seal(ring, trusted)?,
+        let published = |key: &Key| trusted.find(key.id().as_str());
+        let active = ring.active.as_ref();
+        let (key, published) = active
+            .and_then(|key| Some((key, published(key)?)))
+            .ok_or("a key is said to be usable that is not published")?;
+        let sample = match key.private.as_signing() {
+            Some(key) => {
+                let receipt = sample::receipt(key, &published.statement, self.now);
+                Sample::Receipt(receipt.map_err(told)?)
+            }
+            None => self.seal(published, trusted)?,
         };
         check(&sample, ring, trusted)?;
         self.samples.push(sample);
         Ok(())
     }
 
-    fn seal(&self, ring: &KeyRing, trusted: &TrustedKeys) -> Result<Sample, Broken> {
+    fn seal(&self, active: &TrustedKey, trusted: &TrustedKeys) -> Result<Sample, Broken> {
         let served = self.policy.metadata.namespace.as_deref().unwrap_or_default();
-        let sealing = trusted.sealing_key(served).map(|(_, key)| key);
-        let active = ring
-            .active
-            .as_ref()
-            .and_then(|key| trusted.find(key.id().as_str()));
         let key = match self.policy.spec.purpose {
-            Purpose::Sealing => sealing,
-            _ => active.and_then(|key| key.key.as_encapsulation()),
+            Purpose::Sealing => trusted.sealing_key(served).map(|(_, key)| key),
+            _ => active.key.as_encapsulation(),
         };
         let key = key.ok_or("no published key takes what is to be sealed")?;
         let (ciphertext, secret) = key.encapsulate().map_err(told)?;
