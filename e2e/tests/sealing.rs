@@ -41,6 +41,7 @@ async fn sealing_policy(space: &Namespace) -> KeyRotationPolicy {
             rotation: Rotation::default(),
             retain: 8,
             suspend: false,
+            revoked: Vec::new(),
         },
     );
     space.create_object(&policy).await;
