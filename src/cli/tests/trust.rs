@@ -58,11 +58,11 @@ impl Home {
     }
 }
 
-fn stdout(assert: Assert) -> String {
+fn stdout(assert: &Assert) -> String {
     String::from_utf8(assert.get_output().stdout.clone()).unwrap()
 }
 
-fn stderr(assert: Assert) -> String {
+fn stderr(assert: &Assert) -> String {
     String::from_utf8(assert.get_output().stderr.clone()).unwrap()
 }
 
@@ -106,7 +106,7 @@ fn an_offline_root_answers_what_it_is_asked_and_its_answers_become_a_manifest() 
     home.run("trust sign requests.json --root root.pem --out answers.json")
         .code(2);
     assert!(!home.path("answers.json").exists());
-    let told = stderr(
+    let told = stderr(&
         home.run("trust sign requests.json --root root.pem --out answers.json --yes")
             .code(0),
     );
@@ -133,7 +133,7 @@ fn an_offline_root_answers_what_it_is_asked_and_its_answers_become_a_manifest() 
         asked.revocations[0]
     );
 
-    let manifest = stdout(
+    let manifest = stdout(&
         home.run("trust answer answers.json --root root.pem.pub.pem --dry-run --operator-namespace ops")
             .code(0),
     );
@@ -169,7 +169,7 @@ fn an_encrypted_root_signs_for_whoever_can_open_it() {
     let home = Home::new();
     home.write_private("passphrase", "correct horse\n");
     home.write_private("wrong", "battery staple\n");
-    let id = stdout(
+    let id = stdout(&
         home.run("trust new-root --out root.age --passphrase-file passphrase")
             .code(0),
     );
@@ -210,9 +210,9 @@ fn a_first_pinned_root_believes_what_its_successor_vouches_for() {
         Bundle::new(key(9).verifying_key(), vec![]).to_json(),
     );
 
-    let pinned = stdout(home.run("trust pin --trust before.json").code(0));
+    let pinned = stdout(&home.run("trust pin --trust before.json").code(0));
     assert_eq!(pinned.trim(), old.key_id().as_str());
-    let pinned = stdout(home.run("trust pin --trust after.json").code(0));
+    let pinned = stdout(&home.run("trust pin --trust after.json").code(0));
     assert_eq!(
         pinned.trim(),
         old.key_id().as_str(),
@@ -222,12 +222,12 @@ fn a_first_pinned_root_believes_what_its_successor_vouches_for() {
     home.run("trust pin --trust foreign.json").code(11);
     home.run("trust pin --trust foreign.json --replace").code(0);
 
-    let shown = stdout(home.run("trust show --trust after.json").code(0));
+    let shown = stdout(&home.run("trust show --trust after.json").code(0));
     assert!(
         shown.contains("FORMER ROOT") && shown.contains(old.key_id().as_str()),
         "{shown}"
     );
-    let shown = stdout(home.run("trust show --trust after.json -o json").code(0));
+    let shown = stdout(&home.run("trust show --trust after.json -o json").code(0));
     let shown: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(shown["root"]["keyId"], new.key_id().as_str());
     assert_eq!(shown["formerRoots"][0]["keyId"], old.key_id().as_str());
@@ -237,7 +237,7 @@ fn a_first_pinned_root_believes_what_its_successor_vouches_for() {
 #[test]
 fn a_rehearsal_rotates_a_copy_and_verifies_everything_across_it() {
     let home = Home::new();
-    let told = stdout(home.run("keys rehearse --offline").code(0));
+    let told = stdout(&home.run("keys rehearse --offline").code(0));
     for part in [
         "make the root",
         "the next key takes over",
@@ -256,7 +256,7 @@ fn a_rehearsal_rotates_a_copy_and_verifies_everything_across_it() {
     );
     let bundle = Bundle::new(key(1).verifying_key(), vec![statement.sign(&key(1)).unwrap()]);
     home.write("trust.json", bundle.to_json());
-    let report = stdout(home.run("keys rehearse --trust trust.json -o json").code(0));
+    let report = stdout(&home.run("keys rehearse --trust trust.json -o json").code(0));
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["passed"], true);
     assert!(report["samples"].as_u64().unwrap() > 20, "{report}");
