@@ -298,7 +298,7 @@ impl Rehearsal {
         }
         let mut early = late / 2;
         while late.saturating_sub(early) > Duration::from_millis(1) {
-            let middle = early + (late - early) / 2;
+            let middle = (early + late) / 2;
             if due(middle) {
                 late = middle;
             } else {
@@ -600,7 +600,7 @@ mod tests {
     use super::*;
     use crypto::KeyPurpose;
 
-    fn policy(purpose: &str, algorithm: &str, rotation: serde_json::Value) -> KeyRotationPolicy {
+    fn policy(purpose: &str, algorithm: &str, rotation: &serde_json::Value) -> KeyRotationPolicy {
         let spec = serde_json::json!({"purpose": purpose, "algorithm": algorithm, "rotation": rotation});
         let mut policy = KeyRotationPolicy::new("rehearsed", serde_json::from_value(spec).unwrap());
         policy.metadata.namespace = Some("ops".to_owned());
@@ -623,7 +623,7 @@ mod tests {
             ("Sealing", "ML-KEM-1024"),
             ("Session", "AES-256-GCM-L4"),
         ] {
-            let rehearsal = rehearse(policy(purpose, algorithm, all.clone()), None);
+            let rehearsal = rehearse(policy(purpose, algorithm, &all), None);
             let of_phase = |phase| {
                 let lines = rehearsal.lines().iter();
                 lines.filter(|line| line.phase == phase).count()
@@ -637,7 +637,7 @@ mod tests {
 
     #[test]
     fn a_policy_without_limits_rotates_by_hand() {
-        let rehearsal = rehearse(policy("Signing", "ML-DSA-87", serde_json::json!({})), None);
+        let rehearsal = rehearse(policy("Signing", "ML-DSA-87", &serde_json::json!({})), None);
         let trusted = rehearsal.trusted().unwrap();
         assert_eq!(trusted.iter().count(), 3);
         assert_eq!(trusted.roots().ids().count(), 2);
@@ -658,7 +658,7 @@ mod tests {
         });
         let bundle = Bundle::new(root.verifying_key(), statements.collect());
         let rehearsal = rehearse(
-            policy("Signing", "ML-DSA-87", serde_json::json!({"interval": "24h"})),
+            policy("Signing", "ML-DSA-87", &serde_json::json!({"interval": "24h"})),
             Some(bundle.clone()),
         );
         assert_eq!(rehearsal.store.pages, 1);

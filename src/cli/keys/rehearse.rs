@@ -205,16 +205,16 @@ fn text(report: &Report) -> String {
         }
         Some(problem) => format!("failed: {problem}"),
     };
-    let mut text = format!("{steps}\n");
-    if report.passed {
-        text.push_str(&format!("{} {made}\n", report.samples));
-        if report.receipts > 0 {
-            text.push_str(&format!(
-                "{} receipts of the cluster verify as before, {} of them as valid\n",
-                report.receipts, report.valid
-            ));
-        }
-    }
-    text.push_str(&verdict);
-    text
+    let made = format!("{} {made}\n", report.samples);
+    let compared = format!(
+        "{} receipts of the cluster verify as before, {} of them as valid\n",
+        report.receipts, report.valid
+    );
+    let made = if report.passed { &made } else { "" };
+    let compared = if report.passed && report.receipts > 0 {
+        &compared
+    } else {
+        ""
+    };
+    format!("{steps}\n{made}{compared}{verdict}")
 }
