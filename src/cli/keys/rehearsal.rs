@@ -298,7 +298,7 @@ impl Rehearsal {
         }
         let mut early = late / 2;
         while late.saturating_sub(early) > Duration::from_millis(1) {
-            let middle = early + late.saturating_sub(early) / 2;
+            let middle = (early + late) / 2;
             if due(middle) {
                 late = middle;
             } else {
