@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
     KeyRotationPolicy,
-    key_rotation_policy::{Algorithm, Purpose, RevocationReason},
+    key_rotation_policy::{Purpose, RevocationReason},
     names, reasons,
 };
 use controller_core::{
     bundle_edit::{Edit, edited, paged},
     key_plan::{Keys, Observed, PAGE_AT, Plan, Step, Stored, Usage, plan},
     key_ring::{Key, KeyRing},
+    new_key,
 };
 use crypto::{
-    KemSuite, KeyId, KeyPurpose, KeyStatement, KeySuite, PrivateKey, SigningKey, Suite,
+    KeyId, KeyStatement, PrivateKey, SigningKey, Suite,
     digest::sha256_hex,
     entropy::Entropy,
     offline_root::Requests,
@@ -245,7 +246,7 @@ fn minter(context: &Context) -> String {
 }
 
 async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
-    let suite = suite_of(policy.spec.algorithm);
+    let suite = new_key::suite_of(policy.spec.algorithm);
     let (key, _) = context
         .key_maker
         .make(move |entropy| PrivateKey::generate_from(suite, entropy))
@@ -255,7 +256,7 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
         Stored::Present(ring) => ring.clone(),
         _ => KeyRing::default(),
     };
-    let statement = statement_about(context, policy, &key, last(&ring), now);
+    let statement = statement_about(context, policy, &key, new_key::predecessor_in(&ring), now);
     let statement = match &seen.root {
         Stored::Present(RootKey::Kept(root)) => Some(statement.sign(&root.key)?),
         _ => None,
@@ -273,22 +274,6 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
     Ok(())
 }
 
-fn suite_of(algorithm: Algorithm) -> KeySuite {
-    match algorithm {
-        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
-        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
-        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
-        // Streams agree on their keys by encapsulation.
-        Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
-    }
-}
-
-/// The key that a new one will follow.
-fn last(ring: &KeyRing) -> Option<KeyId> {
-    let key = ring.next.last().or(ring.active.as_ref());
-    key.map(|key| key.id().clone())
-}
-
 fn statement_about(
     context: &Context,
     policy: &KeyRotationPolicy,
@@ -296,17 +281,8 @@ fn statement_about(
     predecessor: Option<KeyId>,
     now: Timestamp,
 ) -> KeyStatement {
-    let purpose = match policy.spec.purpose {
-        Purpose::Signing => KeyPurpose::Signing,
-        Purpose::Sealing => KeyPurpose::Sealing,
-        Purpose::Session => KeyPurpose::Session,
-    };
-    let token = context.fencing_token;
-    let mut statement = KeyStatement::about(key.public_key(), purpose, now, None, predecessor, token);
-    statement.namespace = policy
-        .namespace()
-        .filter(|namespace| *namespace != context.settings.namespace);
-    statement
+    let (namespace, token) = (&context.settings.namespace, context.fencing_token);
+    new_key::statement_about(policy, namespace, key.public_key(), predecessor, token, now)
 }
 
 /// Writes what becomes of the policy's keys.

@@ -9,8 +9,6 @@ use api::names;
 
 use crate::identity::{data, managed};
 
-/// Key of the root's seed.
-const SEED: &str = "seed";
 /// Key of the seed of the root that is to succeed it.
 const SUCCESSOR: &str = "successor";
 /// Key of the value of the annotation that asked for this root.
@@ -99,7 +97,7 @@ fn parse(secret: &Secret) -> Result<KeptRoot, String> {
         serde_json::from_slice(bytes).map_err(|_| format!("{STATEMENTS} is damaged"))
     })?;
     Ok(KeptRoot {
-        key: key(SEED)?.ok_or_else(|| format!("it has no key {SEED}"))?,
+        key: key(names::ROOT_SEED_KEY)?.ok_or_else(|| format!("it has no key {}", names::ROOT_SEED_KEY))?,
         successor: key(SUCCESSOR)?,
         rolled: entry(ROLLED).map(|value| String::from_utf8_lossy(value).into_owned()),
         statements,
@@ -147,7 +145,7 @@ impl KeptRoot {
         let statements = serde_json::to_vec(&self.statements).expect("envelopes serialise");
         let pem = self.key.verifying_key().spki_pem();
         let mut content = data([
-            (SEED, self.key.seed().as_slice()),
+            (names::ROOT_SEED_KEY, self.key.seed().as_slice()),
             (names::TRUST_ROOT_KEY, pem.as_bytes()),
             (STATEMENTS, statements.as_slice()),
         ]);
