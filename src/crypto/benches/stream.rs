@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Each figure is the median of so many rounds, the raw operation's and ours in turn. A round's packets fit into a
 /// processor's second cache, as those do that a program seals into buffers of its own.
 const ROUNDS: usize = 401;
-const ROUND_BYTES: usize = 1 << 20;
+const ROUND_BYTES: u32 = 1 << 20;
 
 fn main() {
     for payload in [64 << 10, 1 << 10] {
@@ -26,7 +26,7 @@ fn main() {
 
 /// Packets with `payload` bytes each. Rounds with a rotation are no median: [`rotation`] has its cost.
 fn packets(payload: usize) {
-    let count = ROUND_BYTES / payload;
+    let count = ROUND_BYTES as usize / payload;
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key of AES-256"));
     let crate_key = aes_gcm::Aes256Gcm::new(&[7; 32].into());
     let mut ends = Ends::new(RotationPolicy::default());
@@ -82,7 +82,7 @@ fn packets(payload: usize) {
         }));
     }
     let [seal, open, other, sender, receiver] = times.map(median);
-    let rate = |time: f64| (count * payload) as f64 / time / 1e9;
+    let rate = |time: f64| f64::from(ROUND_BYTES) / time / 1e9;
     println!("packets with {payload} bytes of payload:");
     println!(
         "  AES-256-GCM of aws-lc-rs     seal {:6.2} GB/s   open {:6.2} GB/s",
@@ -154,7 +154,7 @@ fn rotation() {
     for _ in 0..1000 {
         let mut header = None;
         times[0].push(seconds(|| {
-            header = ends.sender.seal(&mut packet, Instant::now()).expect("seals")
+            header = ends.sender.seal(&mut packet, Instant::now()).expect("seals");
         }));
         let header = header.expect("a new epoch each time");
         times[1].push(seconds(|| ends.receiver.rotate(&header).expect("follows")));
