@@ -172,7 +172,7 @@ pub fn refuse_shared(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt as _;
     let metadata = std::fs::metadata(path)
         .map_err(|cause| Error::usage(format!("cannot read {}", path.display())).because(&cause))?;
-    if metadata.permissions().mode() & 0o077 == 0 {
+    if metadata.permissions().mode().trailing_zeros() >= 6 {
         return Ok(());
     }
     let message = format!("others than its owner may read the secret {}", path.display());

@@ -10,11 +10,11 @@ use api::key_rotation_policy::Purpose;
 use api::{KeyRotationPolicy, names};
 use controller_core::bundle_edit::{Edit, edited, paged};
 use controller_core::key_plan::{Keys, Observed, PAGE_AT, Plan, Published, Root, Step, Stored, Usage, plan};
-use controller_core::key_ring::KeyRing;
+use controller_core::key_ring::{Key, KeyRing};
 use controller_core::new_key;
 use crypto::entropy::Entropy;
 use crypto::root_statement::RootStatement;
-use crypto::trust::{Bundle, TrustedKeys};
+use crypto::trust::{Bundle, TrustedKey, TrustedKeys};
 use crypto::verify::{Verdict, verify_with};
 use crypto::{Envelope, KeyId, KeyStatement, PrivateKey, SigningKey, Suite};
 use jiff::Timestamp;
@@ -298,7 +298,7 @@ impl Rehearsal {
         }
         let mut early = late / 2;
         while late.saturating_sub(early) > Duration::from_millis(1) {
-            let middle = early + (late - early) / 2;
+            let middle = early + late.saturating_sub(early) / 2;
             if due(middle) {
                 late = middle;
             } else {
@@ -397,25 +397,28 @@ impl Rehearsal {
         let (Some(ring), Some(trusted)) = (&seen.ring, &seen.trusted) else {
             return Err("a key is said to be usable that is not there".to_owned());
         };
-        let sample = match ring.active.as_ref().and_then(|key| key.private.as_signing()) {
-            Some(key) => Sample::Receipt(sample::receipt(key, self.now).map_err(told)?),
-            None => self.seal(ring, trusted)?,
+        let published = |key: &Key| trusted.find(key.id().as_str());
+        let active = ring.active.as_ref();
+        let (key, published) = active
+            .and_then(|key| Some((key, published(key)?)))
+            .ok_or("a key is said to be usable that is not published")?;
+        let sample = match key.private.as_signing() {
+            Some(key) => {
+                let receipt = sample::receipt(key, &published.statement, self.now);
+                Sample::Receipt(receipt.map_err(told)?)
+            }
+            None => self.seal(published, trusted)?,
         };
         check(&sample, ring, trusted)?;
         self.samples.push(sample);
         Ok(())
     }
 
-    fn seal(&self, ring: &KeyRing, trusted: &TrustedKeys) -> Result<Sample, Broken> {
+    fn seal(&self, active: &TrustedKey, trusted: &TrustedKeys) -> Result<Sample, Broken> {
         let served = self.policy.metadata.namespace.as_deref().unwrap_or_default();
-        let sealing = trusted.sealing_key(served).map(|(_, key)| key);
-        let active = ring
-            .active
-            .as_ref()
-            .and_then(|key| trusted.find(key.id().as_str()));
         let key = match self.policy.spec.purpose {
-            Purpose::Sealing => sealing,
-            _ => active.and_then(|key| key.key.as_encapsulation()),
+            Purpose::Sealing => trusted.sealing_key(served).map(|(_, key)| key),
+            _ => active.key.as_encapsulation(),
         };
         let key = key.ok_or("no published key takes what is to be sealed")?;
         let (ciphertext, secret) = key.encapsulate().map_err(told)?;
@@ -597,7 +600,7 @@ mod tests {
     use super::*;
     use crypto::KeyPurpose;
 
-    fn policy(purpose: &str, algorithm: &str, rotation: serde_json::Value) -> KeyRotationPolicy {
+    fn policy(purpose: &str, algorithm: &str, rotation: &serde_json::Value) -> KeyRotationPolicy {
         let spec = serde_json::json!({"purpose": purpose, "algorithm": algorithm, "rotation": rotation});
         let mut policy = KeyRotationPolicy::new("rehearsed", serde_json::from_value(spec).unwrap());
         policy.metadata.namespace = Some("ops".to_owned());
@@ -620,7 +623,7 @@ mod tests {
             ("Sealing", "ML-KEM-1024"),
             ("Session", "AES-256-GCM-L4"),
         ] {
-            let rehearsal = rehearse(policy(purpose, algorithm, all.clone()), None);
+            let rehearsal = rehearse(policy(purpose, algorithm, &all), None);
             let of_phase = |phase| {
                 let lines = rehearsal.lines().iter();
                 lines.filter(|line| line.phase == phase).count()
@@ -634,7 +637,7 @@ mod tests {
 
     #[test]
     fn a_policy_without_limits_rotates_by_hand() {
-        let rehearsal = rehearse(policy("Signing", "ML-DSA-87", serde_json::json!({})), None);
+        let rehearsal = rehearse(policy("Signing", "ML-DSA-87", &serde_json::json!({})), None);
         let trusted = rehearsal.trusted().unwrap();
         assert_eq!(trusted.iter().count(), 3);
         assert_eq!(trusted.roots().ids().count(), 2);
@@ -655,7 +658,7 @@ mod tests {
         });
         let bundle = Bundle::new(root.verifying_key(), statements.collect());
         let rehearsal = rehearse(
-            policy("Signing", "ML-DSA-87", serde_json::json!({"interval": "24h"})),
+            policy("Signing", "ML-DSA-87", &serde_json::json!({"interval": "24h"})),
             Some(bundle.clone()),
         );
         assert_eq!(rehearsal.store.pages, 1);

@@ -1,5 +1,6 @@
 //! `chimera keys rehearse`: whole rotations on a copy. Reads the cluster, writes nothing.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use api::key_rotation_policy::{Algorithm, KeyRotationPolicySpec, Purpose, Rotation};
@@ -207,12 +208,13 @@ fn text(report: &Report) -> String {
     };
     let mut text = format!("{steps}\n");
     if report.passed {
-        text.push_str(&format!("{} {made}\n", report.samples));
+        let _ = writeln!(text, "{} {made}", report.samples);
         if report.receipts > 0 {
-            text.push_str(&format!(
-                "{} receipts of the cluster verify as before, {} of them as valid\n",
+            let _ = writeln!(
+                text,
+                "{} receipts of the cluster verify as before, {} of them as valid",
                 report.receipts, report.valid
-            ));
+            );
         }
     }
     text.push_str(&verdict);

@@ -6,7 +6,7 @@ use controller_core::inputs::Inputs;
 use controller_core::receipt::{COMMAND_LINE, Finished, Signatory, build_claim};
 use crypto::attestation::RunError;
 use crypto::kem::SharedSecret;
-use crypto::{Envelope, KeyId, PrivateKey, SigningKey, receipt};
+use crypto::{Envelope, KeyId, KeyStatement, PrivateKey, SigningKey, receipt};
 use jiff::Timestamp;
 
 /// Something made with a key, to be checked later.
@@ -24,8 +24,8 @@ pub enum Sample {
     },
 }
 
-/// The receipt of a document that was refused, signed at `now`.
-pub fn receipt(key: &SigningKey, now: Timestamp) -> Result<Envelope, receipt::Error> {
+/// The receipt of a document that was refused, signed at `now` by the key of a statement.
+pub fn receipt(key: &SigningKey, about: &KeyStatement, now: Timestamp) -> Result<Envelope, receipt::Error> {
     let mut workflow = MamlWorkflow::new("rehearsal", api::MamlWorkflowSpec::default());
     workflow.spec.submitter = Some("rehearsal".to_owned());
     let failure = RunError {
@@ -47,8 +47,8 @@ pub fn receipt(key: &SigningKey, now: Timestamp) -> Result<Envelope, receipt::Er
         &Signatory {
             suite: key.suite(),
             key_id: key.verifying_key().key_id().clone(),
-            predecessor: None,
-            fencing_token: 0,
+            predecessor: about.predecessor.clone(),
+            fencing_token: about.fencing_token,
             builder: COMMAND_LINE,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             now,

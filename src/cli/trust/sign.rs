@@ -1,5 +1,6 @@
 //! `chimera trust sign`: an offline root states what it is asked, after a person has read it. Needs no cluster.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crypto::KeyStatement;
@@ -85,7 +86,7 @@ fn describe(requests: &Requests) -> String {
     let revocations = requests.revocations.iter().map(describe_revocation);
     let mut text = format!("Root {} is asked to state:\n", requests.root);
     for (number, one) in (1..).zip(statements.chain(revocations)) {
-        text.push_str(&format!("{number}. {one}\n"));
+        let _ = writeln!(text, "{number}. {one}");
     }
     // The file came from elsewhere and must not control the terminal.
     text.lines().map(output::harmless).collect::<Vec<_>>().join("\n")
