@@ -17,7 +17,10 @@ use e2e::{
     heads, in_namespace, runs, wait,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::{Api, ResourceExt as _, api::LogParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, LogParams},
+};
 use serde_json::json;
 
 /// Checks the secret and tells nothing but that it is right.
@@ -41,6 +44,7 @@ async fn sealing_policy(space: &Namespace) -> KeyRotationPolicy {
             rotation: Rotation::default(),
             retain: 8,
             suspend: false,
+            revoked: Vec::new(),
         },
     );
     space.create_object(&policy).await;
@@ -89,7 +93,7 @@ async fn kept(space: &Namespace) -> String {
     let mut text = String::new();
     for workflow in space
         .api::<MamlWorkflow>()
-        .list(&Default::default())
+        .list(&ListParams::default())
         .await
         .unwrap()
     {
@@ -105,7 +109,12 @@ async fn kept(space: &Namespace) -> String {
                 .stdout,
         );
     }
-    for receipt in space.api::<MuReceipt>().list(&Default::default()).await.unwrap() {
+    for receipt in space
+        .api::<MuReceipt>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+    {
         let envelope = Envelope::from_json(receipt.spec.envelope.as_bytes()).unwrap();
         let statement = crypto::receipt::parse(&envelope).unwrap();
         text.push_str(&wait::yaml(&receipt));
@@ -117,7 +126,7 @@ async fn kept(space: &Namespace) -> String {
             text.push_str(&String::from_utf8_lossy(inner.payload()));
         }
     }
-    for event in space.api::<Event>().list(&Default::default()).await.unwrap() {
+    for event in space.api::<Event>().list(&ListParams::default()).await.unwrap() {
         text.push_str(&wait::yaml(&event));
     }
     let operator = Namespace {
@@ -126,7 +135,7 @@ async fn kept(space: &Namespace) -> String {
     };
     for pods in [space, &operator] {
         let api: Api<Pod> = pods.api();
-        for pod in api.list(&Default::default()).await.unwrap() {
+        for pod in api.list(&ListParams::default()).await.unwrap() {
             text.push_str(&wait::yaml(&pod));
             text.push_str(
                 &api.logs(&pod.name_any(), &LogParams::default())

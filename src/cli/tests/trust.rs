@@ -106,8 +106,9 @@ fn an_offline_root_answers_what_it_is_asked_and_its_answers_become_a_manifest() 
     home.run("trust sign requests.json --root root.pem --out answers.json")
         .code(2);
     assert!(!home.path("answers.json").exists());
-    let told = stderr(&
-        home.run("trust sign requests.json --root root.pem --out answers.json --yes")
+    let told = stderr(
+        &home
+            .run("trust sign requests.json --root root.pem --out answers.json --yes")
             .code(0),
     );
     for part in [
@@ -133,8 +134,9 @@ fn an_offline_root_answers_what_it_is_asked_and_its_answers_become_a_manifest() 
         asked.revocations[0]
     );
 
-    let manifest = stdout(&
-        home.run("trust answer answers.json --root root.pem.pub.pem --dry-run --operator-namespace ops")
+    let manifest = stdout(
+        &home
+            .run("trust answer answers.json --root root.pem.pub.pem --dry-run --operator-namespace ops")
             .code(0),
     );
     assert!(manifest.contains("chimera-trust-answers") && manifest.contains("namespace: ops"));
@@ -169,8 +171,9 @@ fn an_encrypted_root_signs_for_whoever_can_open_it() {
     let home = Home::new();
     home.write_private("passphrase", "correct horse\n");
     home.write_private("wrong", "battery staple\n");
-    let id = stdout(&
-        home.run("trust new-root --out root.age --passphrase-file passphrase")
+    let id = stdout(
+        &home
+            .run("trust new-root --out root.age --passphrase-file passphrase")
             .code(0),
     );
     assert!(
