@@ -13,7 +13,7 @@ use e2e::{
     cli::{chimera, kubectl},
     cluster,
     documents::Document,
-    heads, in_namespace, runs, wait,
+    heads, in_namespace, processes, runs, wait,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::{
@@ -243,4 +243,18 @@ async fn a_text_for_a_key_that_nobody_holds_waits_and_says_how_to_renew_it() {
         assert!(explained.stdout.contains("chimera seal"), "{}", explained.stdout);
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_the_operator_holds_in_memory_is_in_no_core_dump() {
+    if !cluster::is_local() {
+        // Its process is on another machine.
+        return;
+    }
+    let pod = cluster::operator_pod(&cluster::client().await).await;
+    let found = processes::of_pod(&pod.uid().unwrap());
+    assert!(!found.is_empty());
+    for process in found {
+        assert!(!process.is_dumpable(), "{process:?}");
+    }
 }
