@@ -15,7 +15,7 @@ use e2e::{Namespace, cli::chimera_offline, cluster, documents, heads, in_namespa
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -125,7 +125,7 @@ async fn receipts_across_rotations_and_a_roll_over_verify_with_the_first_root_an
 
         let receipts = space
             .api::<MuReceipt>()
-            .list(&Default::default())
+            .list(&ListParams::default())
             .await
             .unwrap()
             .items;

@@ -208,12 +208,11 @@ fn open(path: &Path, out: Option<&Path>) -> Result<ExitCode, Error> {
     let key = local_keys::sealing()?;
     if let Some(sealed) = read_text(path)? {
         let opened = sealed.open(&key).map_err(|cause| unsealed(&cause))?;
-        match out {
-            Some(out) => write_whole(out, PRIVATE, |to| Ok(to.write_all(&opened.plaintext)?))?,
-            None => {
-                output::print_raw(&opened.plaintext)?;
-                output::print_raw(b"\n")?;
-            }
+        if let Some(out) = out {
+            write_whole(out, PRIVATE, |to| Ok(to.write_all(&opened.plaintext)?))?;
+        } else {
+            output::print_raw(&opened.plaintext)?;
+            output::print_raw(b"\n")?;
         }
         return Ok(ExitCode::Ok);
     }

@@ -209,12 +209,15 @@ fn check_inputs(
         .check(&schema.with_defaults(Value::Object(all)))
         .iter()
         .filter(|violation| !partly || !violation.pointer.is_empty())
-        .map(|violation| match hides(secrets, &violation.pointer) {
-            false => violation.to_string(),
-            true => format!(
-                "what is to be sealed breaks the schema's {}",
-                violation.schema_path
-            ),
+        .map(|violation| {
+            if hides(secrets, &violation.pointer) {
+                format!(
+                    "what is to be sealed breaks the schema's {}",
+                    violation.schema_path
+                )
+            } else {
+                violation.to_string()
+            }
         })
         .collect();
     if violations.is_empty() {

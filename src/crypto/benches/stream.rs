@@ -80,7 +80,8 @@ fn packets(payload: usize) {
         }));
     }
     let [seal, open, other, sender, receiver] = times.map(median);
-    let rate = |time: f64| (count * payload) as f64 / time / 1e9;
+    let bytes = f64::from(u32::try_from(count * payload).expect("less than 4 GiB"));
+    let rate = |time: f64| bytes / time / 1e9;
     println!("packets with {payload} bytes of payload:");
     println!(
         "  AES-256-GCM of aws-lc-rs     seal {:6.2} GB/s   open {:6.2} GB/s",

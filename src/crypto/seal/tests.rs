@@ -179,7 +179,7 @@ fn a_text_that_is_not_written_as_this_crate_would_is_refused() {
     for bad in [
         text.replacen("sealed/v1", "sealed/v2", 1),
         text.replacen("ML-KEM-1024+", "ML-KEM-768+", 1),
-        text.replacen("{", "{\"more\":1,", 1),
+        text.replacen('{', "{\"more\":1,", 1),
         text.replacen("\"body\":", "\"body\":\"\",\"body\":", 1),
         text.replacen(
             "\"namespace\":\"team\"",
