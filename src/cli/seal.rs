@@ -316,10 +316,10 @@ fn write_whole(
 
 fn unsealed(cause: &seal::Error) -> Error {
     let error = Error::failed("cannot seal or open").because(cause);
-    match cause {
-        seal::Error::NotForKey(_) => error.hint(
-            "only the machine that sealed it has a key for it, unless --no-own-key was given; seal the inputs again",
-        ),
-        _ => error,
+    if !matches!(cause, seal::Error::NotForKey(_)) {
+        return error;
     }
+    error.hint(
+        "only the machine that sealed it has a key for it, unless --no-own-key was given; seal the inputs again",
+    )
 }

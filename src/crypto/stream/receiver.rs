@@ -28,6 +28,7 @@ pub struct Receiver {
     previous: Option<Closing>,
     window: Window,
     opened: u64,
+    /// The final packet's number, once it came.
     last: Option<u64>,
 }
 
@@ -46,8 +47,7 @@ struct Closing {
     until: Option<Instant>,
 }
 
-/// A genuine packet.
-#[derive(Debug, PartialEq, Eq)]
+/// A genuine packet. No `Debug`: it holds plaintext.
 pub struct Opened<'p> {
     /// Its sequence number: counted from 0, over all epochs, without gaps.
     pub seq: u64,
