@@ -1,5 +1,6 @@
 //! `chimera keys rehearse`: whole rotations on a copy. Reads the cluster, writes nothing.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use api::key_rotation_policy::{Algorithm, KeyRotationPolicySpec, Purpose, Rotation};
@@ -205,16 +206,17 @@ fn text(report: &Report) -> String {
         }
         Some(problem) => format!("failed: {problem}"),
     };
-    let made = format!("{} {made}\n", report.samples);
-    let compared = format!(
-        "{} receipts of the cluster verify as before, {} of them as valid\n",
-        report.receipts, report.valid
-    );
-    let made = if report.passed { &made } else { "" };
-    let compared = if report.passed && report.receipts > 0 {
-        &compared
-    } else {
-        ""
-    };
-    format!("{steps}\n{made}{compared}{verdict}")
+    let mut text = format!("{steps}\n");
+    if report.passed {
+        let _ = writeln!(text, "{} {made}", report.samples);
+        if report.receipts > 0 {
+            let _ = writeln!(
+                text,
+                "{} receipts of the cluster verify as before, {} of them as valid",
+                report.receipts, report.valid
+            );
+        }
+    }
+    text.push_str(&verdict);
+    text
 }

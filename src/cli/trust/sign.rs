@@ -1,5 +1,6 @@
 //! `chimera trust sign`: an offline root states what it is asked, after a person has read it. Needs no cluster.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crypto::KeyStatement;
@@ -83,13 +84,10 @@ fn read(args: &Args) -> Result<Requests, Error> {
 fn describe(requests: &Requests) -> String {
     let statements = requests.statements.iter().map(describe_statement);
     let revocations = requests.revocations.iter().map(describe_revocation);
-    let numbered = (1..).zip(statements.chain(revocations));
-    let lines = numbered.map(|(number, one)| format!("\n{number}. {one}"));
-    let text = format!(
-        "Root {} is asked to state:{}",
-        requests.root,
-        lines.collect::<String>()
-    );
+    let mut text = format!("Root {} is asked to state:\n", requests.root);
+    for (number, one) in (1..).zip(statements.chain(revocations)) {
+        let _ = writeln!(text, "{number}. {one}");
+    }
     // The file came from elsewhere and must not control the terminal.
     text.lines().map(output::harmless).collect::<Vec<_>>().join("\n")
 }
