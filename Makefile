@@ -29,6 +29,7 @@ bench: install ## Run latency and throughput on the cluster
 	@source e2e/environment
 	CHIMERA_BIN="$(BIN)/chimera" cargo run -q -p e2e --bin bench
 	cargo bench -q -p chimera-crypto
+	cargo bench -q -p chimera-controller --bench rotation
 	cargo bench -q -p chimera-maml
 
 .PHONY: generate

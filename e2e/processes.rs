@@ -28,6 +28,20 @@ pub fn of_pod(uid: &str) -> Vec<Process> {
 }
 
 impl Process {
+    /// Whether its memory may be written into a core dump or read by another process of its user. The kernel gives the files
+    /// of a process that hides its memory to root.
+    pub fn is_dumpable(self) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
+        let user = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let user: u32 = user
+            .and_then(|ids| ids.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("process {} has no user", self.0));
+        assert_ne!(user, 0, "process {} is root's: nothing can be told apart", self.0);
+        let environment = fs::metadata(format!("/proc/{}/environ", self.0));
+        environment.is_ok_and(|file| file.uid() == user)
+    }
+
     /// Ends it by SIGKILL: it gets no chance to tidy up.
     pub fn kill(self) {
         let pid = Pid::from_raw(self.0).expect("a process found in /proc has a number above 0");

@@ -33,6 +33,18 @@ const UNSEEN: &[(&str, &str, &str, &str)] = &[
         "get",
         "read when the name of a new pod is taken, which takes a lost watch event",
     ),
+    (
+        "",
+        "configmaps",
+        "create",
+        "the trust bundle gets a page of its own after 64 statements",
+    ),
+    (
+        "",
+        "configmaps",
+        "patch",
+        "the same page, made by server-side apply",
+    ),
 ];
 
 /// One right: group, resource with its subresource, verb, and the names and namespace that limit it.

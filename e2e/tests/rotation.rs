@@ -11,11 +11,12 @@ use api::{
     condition::{VERIFIED, find},
     names, reasons,
 };
+use crypto::Envelope;
 use e2e::{Namespace, cli::chimera_offline, cluster, documents, heads, in_namespace, runs, wait};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
 
@@ -125,7 +126,7 @@ async fn receipts_across_rotations_and_a_roll_over_verify_with_the_first_root_an
 
         let receipts = space
             .api::<MuReceipt>()
-            .list(&Default::default())
+            .list(&ListParams::default())
             .await
             .unwrap()
             .items;
@@ -156,7 +157,8 @@ async fn receipts_across_rotations_and_a_roll_over_verify_with_the_first_root_an
         )
         .await;
         verify_all(space, desk.path(), &receipts, |receipt| {
-            if receipt.spec.key_id == *revoked { 11 } else { 0 }
+            let relies = receipt.spec.key_id == *revoked || grant_key(receipt) == *revoked;
+            if relies { 11 } else { 0 }
         })
         .await;
         // What was once revoked stays so; the list is for people.
@@ -165,6 +167,13 @@ async fn receipts_across_rotations_and_a_roll_over_verify_with_the_first_root_an
         runs::assert_succeeded(space, &done).await;
     })
     .await;
+}
+
+/// The key that signed the grant of a receipt's run: the one before, when a rotation fell between the two.
+fn grant_key(receipt: &MuReceipt) -> String {
+    let envelope = Envelope::from_json(receipt.spec.envelope.as_bytes()).unwrap();
+    let statement = crypto::receipt::parse(&envelope).unwrap();
+    statement.grant().unwrap().unwrap().key_id().to_owned()
 }
 
 /// Verifies every receipt without a cluster, with today's bundle and the root that was pinned first.

@@ -3,9 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
 
 use api::{
-    KeyRotationPolicy, KeyRotationPolicySpec, MamlWorkflow, MuReceipt,
+    KeyRotationPolicy, MamlWorkflow, MuReceipt,
     condition::{READY, SCHEDULED, is_true},
-    key_rotation_policy::{Algorithm, Purpose, Rotation},
     reasons,
 };
 use crypto::{Envelope, kem::DecapsulationKey, seal::Binding, seal::Sealed};
@@ -14,10 +13,13 @@ use e2e::{
     cli::{chimera, kubectl},
     cluster,
     documents::Document,
-    heads, in_namespace, runs, wait,
+    heads, in_namespace, processes, runs, wait,
 };
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::{Api, ResourceExt as _, api::LogParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, LogParams},
+};
 use serde_json::json;
 
 /// Checks the secret and tells nothing but that it is right.
@@ -31,31 +33,14 @@ fn checks(canary: &str) -> String {
     .text()
 }
 
-/// A policy whose key opens what is sealed for this namespace.
-async fn sealing_policy(space: &Namespace) -> KeyRotationPolicy {
-    let policy = KeyRotationPolicy::new(
-        "sealing",
-        KeyRotationPolicySpec {
-            purpose: Purpose::Sealing,
-            algorithm: Algorithm::MlKem1024,
-            rotation: Rotation::default(),
-            retain: 8,
-            suspend: false,
-        },
-    );
-    space.create_object(&policy).await;
-    wait::until(
-        &space.api::<KeyRotationPolicy>(),
-        "sealing",
-        "its key is in use",
-        |policy| {
-            policy
-                .status
-                .as_ref()
-                .is_some_and(|status| is_true(&status.conditions, READY))
-        },
-    )
-    .await
+/// Waits until the key of the chart's own policy, which opens what is sealed for any namespace, is in use.
+async fn sealing_key(space: &Namespace) {
+    let policies: Api<KeyRotationPolicy> = Api::namespaced(space.client.clone(), cluster::OPERATOR_NAMESPACE);
+    wait::until(&policies, "sealing", "its key is in use", |policy| {
+        let status = policy.status.as_ref();
+        status.is_some_and(|status| is_true(&status.conditions, READY))
+    })
+    .await;
 }
 
 /// The text for a workflow of this namespace.
@@ -89,7 +74,7 @@ async fn kept(space: &Namespace) -> String {
     let mut text = String::new();
     for workflow in space
         .api::<MamlWorkflow>()
-        .list(&Default::default())
+        .list(&ListParams::default())
         .await
         .unwrap()
     {
@@ -105,7 +90,12 @@ async fn kept(space: &Namespace) -> String {
                 .stdout,
         );
     }
-    for receipt in space.api::<MuReceipt>().list(&Default::default()).await.unwrap() {
+    for receipt in space
+        .api::<MuReceipt>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+    {
         let envelope = Envelope::from_json(receipt.spec.envelope.as_bytes()).unwrap();
         let statement = crypto::receipt::parse(&envelope).unwrap();
         text.push_str(&wait::yaml(&receipt));
@@ -117,7 +107,7 @@ async fn kept(space: &Namespace) -> String {
             text.push_str(&String::from_utf8_lossy(inner.payload()));
         }
     }
-    for event in space.api::<Event>().list(&Default::default()).await.unwrap() {
+    for event in space.api::<Event>().list(&ListParams::default()).await.unwrap() {
         text.push_str(&wait::yaml(&event));
     }
     let operator = Namespace {
@@ -126,7 +116,7 @@ async fn kept(space: &Namespace) -> String {
     };
     for pods in [space, &operator] {
         let api: Api<Pod> = pods.api();
-        for pod in api.list(&Default::default()).await.unwrap() {
+        for pod in api.list(&ListParams::default()).await.unwrap() {
             text.push_str(&wait::yaml(&pod));
             text.push_str(
                 &api.logs(&pod.name_any(), &LogParams::default())
@@ -149,7 +139,7 @@ async fn a_sealed_input_is_used_by_its_run_and_readable_in_nothing_that_is_kept(
     in_namespace("sealed", async |space| {
         let canary = format!("canary-{}", space.name);
         heads::start(space, heads::small("small")).await;
-        sealing_policy(space).await;
+        sealing_key(space).await;
         let text = sealed(space, "own", &canary).await;
         let mut own = workflow("own", &checks(&canary), &text);
         own.spec.inputs.insert("n".into(), json!(21));
@@ -190,7 +180,7 @@ async fn a_sealed_input_is_used_by_its_run_and_readable_in_nothing_that_is_kept(
 #[tokio::test]
 async fn a_sealed_input_is_refused_under_another_name_namespace_and_document() {
     in_namespace("sealed-here", async |space| {
-        sealing_policy(space).await;
+        sealing_key(space).await;
         let canary = format!("canary-{}", space.name);
         let document = checks(&canary);
         let text = sealed(space, "own", &canary).await;
@@ -239,7 +229,7 @@ async fn a_sealed_input_is_refused_under_another_name_namespace_and_document() {
 #[tokio::test]
 async fn a_text_for_a_key_that_nobody_holds_waits_and_says_how_to_renew_it() {
     in_namespace("sealed-lost", async |space| {
-        sealing_policy(space).await;
+        sealing_key(space).await;
         let lost = DecapsulationKey::generate().unwrap();
         let binding = Binding::new(&space.name, "waits", None);
         let text = Sealed::seal(b"{}", binding, &[lost.encapsulation_key()])
@@ -253,4 +243,18 @@ async fn a_text_for_a_key_that_nobody_holds_waits_and_says_how_to_renew_it() {
         assert!(explained.stdout.contains("chimera seal"), "{}", explained.stdout);
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_the_operator_holds_in_memory_is_in_no_core_dump() {
+    if !cluster::is_local() {
+        // Its process is on another machine.
+        return;
+    }
+    let pod = cluster::operator_pod(&cluster::client().await).await;
+    let found = processes::of_pod(&pod.uid().unwrap());
+    assert!(!found.is_empty());
+    for process in found {
+        assert!(!process.is_dumpable(), "{process:?}");
+    }
 }

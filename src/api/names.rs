@@ -20,8 +20,8 @@ pub const TRUST_CONFIG_MAP: &str = "chimera-trust";
 pub const TRUST_REQUESTS_CONFIG_MAP: &str = "chimera-trust-requests";
 /// ConfigMap in the operator's namespace in which an offline root's answers are put.
 pub const TRUST_ANSWERS_CONFIG_MAP: &str = "chimera-trust-answers";
-/// Key of the answers in [`TRUST_ANSWERS_CONFIG_MAP`].
-pub const TRUST_ANSWERS_KEY: &str = "answers.json";
+/// ConfigMap in the operator's namespace with the public key of an offline root, under [`TRUST_ROOT_KEY`].
+pub const OFFLINE_ROOT_CONFIG_MAP: &str = "chimera-offline-root";
 /// How many pages of old statements the bundle may have beside [`TRUST_CONFIG_MAP`].
 pub const TRUST_PAGES: usize = 64;
 /// Key of the number of pages in [`TRUST_CONFIG_MAP`].
@@ -32,6 +32,8 @@ pub const TRUST_BUNDLE_KEY: &str = "trust.json";
 pub const TRUST_ROOT_KEY: &str = "root.pem";
 /// Secret in the operator's namespace that holds the root's seed.
 pub const ROOT_SECRET: &str = "chimera-root";
+/// Key of the seed in [`ROOT_SECRET`].
+pub const ROOT_SEED_KEY: &str = "seed";
 /// Secret in the operator's namespace that holds the CA of the heads' TLS certificates.
 pub const CA_SECRET: &str = "chimera-ca";
 /// Secret in every namespace with heads that is mounted into their pods.

@@ -22,6 +22,7 @@ const ROOT: &str = "root.pem";
 const SIGNING: &str = "signing.pem";
 const BUNDLE: &str = "trust.json";
 const SEALING: &str = "sealing.pem";
+const SESSION: &str = "session.pem";
 
 /// The key that signs here, and what a verifier needs.
 pub struct LocalKeys {
@@ -52,28 +53,34 @@ pub fn bundle() -> Result<Option<Bundle>, Error> {
 
 /// The key with which this machine opens again what it has sealed itself; made when there is none.
 pub fn sealing() -> Result<DecapsulationKey, Error> {
+    decapsulation(SEALING, "with it this machine opens and rewraps what it seals")
+}
+
+/// The key to which streams for this machine are encrypted; made when there is none.
+pub fn session() -> Result<DecapsulationKey, Error> {
+    decapsulation(SESSION, "with it this machine opens streams that are sent to it")
+}
+
+fn decapsulation(name: &str, purpose: &str) -> Result<DecapsulationKey, Error> {
     open()?;
-    let path = folder()?.join(SEALING);
+    let path = folder()?.join(name);
     if !path.exists() {
-        make_sealing(&path).map_err(|cause| broken(&path, &cause))?;
+        make_decapsulation(&path, purpose).map_err(|cause| broken(&path, &cause))?;
     }
     let pem = read_private(&path)?;
     DecapsulationKey::from_pkcs8_pem(&pem).map_err(|cause| broken(&path, &cause))
 }
 
 /// Makes the file beside its place and links it there: of two that try, one wins, and none sees half of it.
-fn make_sealing(path: &Path) -> Result<(), NotMade> {
+fn make_decapsulation(path: &Path, purpose: &str) -> Result<(), NotMade> {
     let key = DecapsulationKey::generate()?;
-    let fresh = path.with_file_name(format!(".sealing.{}", uuid::Uuid::new_v4().simple()));
+    let fresh = path.with_file_name(format!(".key.{}", uuid::Uuid::new_v4().simple()));
     write(&fresh, &key.pkcs8_pem())?;
     let linked = fs::hard_link(&fresh, path);
     fs::remove_file(&fresh)?;
     match linked {
         Ok(()) => {
-            output::note(format_args!(
-                "made {}: with it this machine opens and rewraps what it seals",
-                path.display()
-            ));
+            output::note(format_args!("made {}: {purpose}", path.display()));
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -233,16 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn a_sealing_key_is_made_once_and_for_its_owner_alone() {
+    fn keys_that_open_are_made_once_and_for_their_owner_alone() {
         let (_home, folder) = made();
-        let path = folder.join(SEALING);
-        make_sealing(&path).unwrap();
-        let before = fs::read(&path).unwrap();
-        make_sealing(&path).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), before);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
-        assert!(DecapsulationKey::from_pkcs8_pem(&read_private(&path).unwrap()).is_ok());
+        for name in [SEALING, SESSION] {
+            let path = folder.join(name);
+            make_decapsulation(&path, "a test").unwrap();
+            let before = fs::read(&path).unwrap();
+            make_decapsulation(&path, "a test").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), before);
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(DecapsulationKey::from_pkcs8_pem(&read_private(&path).unwrap()).is_ok());
+        }
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 5);
     }
 
     #[test]

@@ -4,18 +4,17 @@
 //! out of the pod's log. Lines come from user code, so what could control the terminal is taken out.
 
 use api::MamlWorkflow;
-use futures::{AsyncBufRead, AsyncBufReadExt, StreamExt, TryStreamExt};
+use futures::{AsyncBufRead, AsyncBufReadExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::LogParams;
-use kube::runtime::{WatchStreamExt, watcher};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{self, WorkflowArgs};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
-use crate::output;
+use crate::{output, wait};
 
 /// Prints what the program of a workflow printed
 #[derive(clap::Args, Debug)]
@@ -64,7 +63,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     let name = &args.workflow.name;
     if args.follow && running_at(&workflow).is_none() && !cluster::is_complete(&workflow) {
         output::note(format!("{name} waits for a head"));
-        workflow = wait(workflows.clone(), name, |workflow| {
+        workflow = wait::until(workflows.clone(), name, |workflow| {
             running_at(workflow).is_some() || cluster::is_complete(workflow)
         })
         .await?;
@@ -79,7 +78,7 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
         let lines = open(&pods, &place, true).await?;
         tokio::select! {
             result = printer.print(lines, &place.run_id, 0, &mut count) => result?,
-            over = wait(workflows, name, |workflow| {
+            over = wait::until(workflows, name, |workflow| {
                 cluster::is_complete(workflow) || running_at(workflow).is_none_or(|now| now.run_id != place.run_id)
             }) => { over?; }
         }
@@ -111,31 +110,6 @@ fn running_at(workflow: &MamlWorkflow) -> Option<Place> {
         run_id: status.run_id.clone()?,
         since,
     })
-}
-
-/// Waits until `done`, by a watch.
-pub async fn wait(
-    workflows: Api<MamlWorkflow>,
-    name: &str,
-    done: impl Fn(&MamlWorkflow) -> bool,
-) -> Result<MamlWorkflow, Error> {
-    let mut states = std::pin::pin!(watcher::watch_object(workflows, name).default_backoff());
-    while let Some(state) = states.next().await {
-        match state {
-            Ok(Some(workflow)) if done(&workflow) => return Ok(workflow),
-            Ok(None) => return Err(Error::failed(format!("{name} was deleted"))),
-            // The watch starts again by itself, unless it is refused.
-            Err(watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) => {
-                if let kube::Error::Api(status) = &cause
-                    && matches!(status.code, 401 | 403)
-                {
-                    return Err(cause.into());
-                }
-            }
-            Ok(Some(_)) | Err(_) => {}
-        }
-    }
-    Err(Error::failed(format!("the watch of {name} ended")))
 }
 
 async fn open(pods: &Api<Pod>, place: &Place, follow: bool) -> Result<impl AsyncBufRead + use<>, Error> {

@@ -5,6 +5,7 @@
 mod cancel;
 mod cluster;
 mod completion;
+mod confirm;
 mod error;
 mod events;
 mod exit_code;
@@ -21,12 +22,15 @@ mod run;
 mod sarif;
 mod seal;
 mod secret;
+mod secret_file;
 mod source;
 mod status;
+mod stream;
 mod submit;
 mod trust;
 mod user_folder;
 mod verify;
+mod wait;
 mod whole_file;
 mod why;
 
@@ -57,15 +61,16 @@ enum Verb {
     Events(events::Args),
     Explain(explain::Args),
     Fmt(fmt::Args),
-    Keys(keys::Args),
+    Keys(Box<keys::Args>),
     Lint(lint::Args),
     Logs(logs::Args),
     Mu(mu::Args),
     Run(Box<run::Args>),
     Seal(Box<seal::Args>),
     Status(status::Args),
+    Stream(stream::Args),
     Submit(Box<submit::Args>),
-    Trust(trust::Args),
+    Trust(Box<trust::Args>),
     Verify(verify::Args),
     Why(why::Args),
 }
@@ -77,15 +82,16 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Events(args) => events::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
         Verb::Fmt(args) => fmt::run(args).await,
-        Verb::Keys(args) => keys::run(args).await,
+        Verb::Keys(args) => keys::run(*args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Logs(args) => logs::run(args).await,
         Verb::Mu(args) => mu::run(args).await,
         Verb::Run(args) => run::run(*args).await,
         Verb::Seal(args) => seal::run(*args).await,
         Verb::Status(args) => status::run(args).await,
+        Verb::Stream(args) => stream::run(args),
         Verb::Submit(args) => submit::run(*args).await,
-        Verb::Trust(args) => trust::run(args).await,
+        Verb::Trust(args) => trust::run(*args).await,
         Verb::Verify(args) => verify::run(args).await,
         Verb::Why(args) => why::run(args).await,
     }

@@ -208,12 +208,11 @@ fn open(path: &Path, out: Option<&Path>) -> Result<ExitCode, Error> {
     let key = local_keys::sealing()?;
     if let Some(sealed) = read_text(path)? {
         let opened = sealed.open(&key).map_err(|cause| unsealed(&cause))?;
-        match out {
-            Some(out) => write_whole(out, PRIVATE, |to| Ok(to.write_all(&opened.plaintext)?))?,
-            None => {
-                output::print_raw(&opened.plaintext)?;
-                output::print_raw(b"\n")?;
-            }
+        if let Some(out) = out {
+            write_whole(out, PRIVATE, |to| Ok(to.write_all(&opened.plaintext)?))?;
+        } else {
+            output::print_raw(&opened.plaintext)?;
+            output::print_raw(b"\n")?;
         }
         return Ok(ExitCode::Ok);
     }
@@ -317,10 +316,10 @@ fn write_whole(
 
 fn unsealed(cause: &seal::Error) -> Error {
     let error = Error::failed("cannot seal or open").because(cause);
-    match cause {
-        seal::Error::NotForKey(_) => error.hint(
-            "only the machine that sealed it has a key for it, unless --no-own-key was given; seal the inputs again",
-        ),
-        _ => error,
+    if !matches!(cause, seal::Error::NotForKey(_)) {
+        return error;
     }
+    error.hint(
+        "only the machine that sealed it has a key for it, unless --no-own-key was given; seal the inputs again",
+    )
 }

@@ -21,7 +21,7 @@ use crate::output::{self, Format};
 use crate::seal::{self, Recipients, SealingArgs};
 use crate::secret::{self, Secret};
 use crate::source::{self, InputArgs};
-use crate::{logs, render, status, verify};
+use crate::{render, status, verify, wait};
 
 /// Runs a document in the cluster
 ///
@@ -209,12 +209,15 @@ fn check_inputs(
         .check(&schema.with_defaults(Value::Object(all)))
         .iter()
         .filter(|violation| !partly || !violation.pointer.is_empty())
-        .map(|violation| match hides(secrets, &violation.pointer) {
-            false => violation.to_string(),
-            true => format!(
-                "what is to be sealed breaks the schema's {}",
-                violation.schema_path
-            ),
+        .map(|violation| {
+            if hides(secrets, &violation.pointer) {
+                format!(
+                    "what is to be sealed breaks the schema's {}",
+                    violation.schema_path
+                )
+            } else {
+                violation.to_string()
+            }
         })
         .collect();
     if violations.is_empty() {
@@ -290,7 +293,7 @@ fn name_for(path: &Path, random: &str) -> String {
 /// Prints every change of phase until the run is over.
 async fn follow(workflows: Api<MamlWorkflow>, name: &str) -> Result<MamlWorkflow, Error> {
     let last = std::cell::RefCell::new(String::new());
-    logs::wait(workflows, name, |workflow| {
+    wait::until(workflows, name, |workflow| {
         let now = progress(workflow);
         if *last.borrow() != now {
             output::note(format!("{name}: {}", output::harmless(&now)));

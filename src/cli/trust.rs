@@ -1,21 +1,35 @@
-//! `chimera trust`: the trust bundle of a cluster, and the one that this user has pinned.
+//! `chimera trust`: the trust bundle of a cluster, the one that this user has pinned, and roots that are kept offline.
+
+mod answer;
+mod backup;
+mod new_root;
+mod pin;
+mod requests;
+mod restore;
+mod roll;
+mod show;
+mod sign;
+mod stored_secrets;
 
 use std::path::{Path, PathBuf};
 
+use api::names;
 use clap::Subcommand;
-use crypto::trust::{Bundle, TrustedKey, TrustedKeys};
-use crypto::{KeyId, KeyStatement, Suite};
+use crypto::KeyId;
+use crypto::revocation::Revocation;
+use crypto::trust::{Bundle, TrustedKeys};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use serde::Serialize;
 
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::output::{self, Format};
-use crate::{local_keys, user_folder, whole_file};
+use crate::{local_keys, whole_file};
 
-/// Shows, exports or pins the trust bundle
+pub use show::{by_age, revoked, time};
+
+/// Shows, exports or pins the trust bundle, and keeps its root
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(subcommand)]
@@ -24,7 +38,7 @@ pub struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Shows the root and the keys that it vouches for
+    /// Shows the roots, and the keys that they vouch for
     Show {
         #[command(flatten)]
         source: SourceArgs,
@@ -41,15 +55,36 @@ enum Verb {
     },
     /// Stores the bundle for `chimera verify`, which insists on its root from then on
     ///
-    /// Compare the printed root with what the cluster's operator tells you by another way. Pinning again takes new keys of the
-    /// same root; another root is refused without --replace.
+    /// Compare the printed root with what the cluster's operator tells you by another way. Pinning again takes what is new in the
+    /// bundle; the root that was pinned first stays the one to insist on, also when others have succeeded it since. A bundle to
+    /// which nothing leads from that root, or that lacks a revocation, is refused without --replace.
     Pin {
-        /// Pin this bundle even though another root is pinned
+        /// Pin this bundle and its root, whatever is pinned
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
         source: SourceArgs,
     },
+    /// Makes a root that is kept away from the cluster
+    ///
+    /// Give its public key to the chart as `trust.offlineRoot`. What only this root can state is then asked for in
+    /// `chimera trust requests`, and answered with `chimera trust sign`.
+    NewRoot(new_root::Args),
+    /// Writes what the operator asks of its offline root
+    Requests(requests::Args),
+    /// Signs requests with an offline root, after showing each; needs no cluster
+    Sign(sign::Args),
+    /// Hands an offline root's answers to the operator
+    Answer(answer::Args),
+    /// Has a new root succeed the present one
+    ///
+    /// Without files, the operator is asked to make a root of its own. With the files of two offline roots, their statements about
+    /// one another are written as answers, for `chimera trust answer`; this needs no cluster.
+    Roll(roll::Args),
+    /// Writes the operator's root into an encrypted file
+    Backup(backup::Args),
+    /// Puts a backup back where a Secret is missing; never over another root
+    Restore(restore::Args),
 }
 
 /// Where a bundle comes from.
@@ -108,31 +143,42 @@ impl Anchor {
 
 pub async fn run(args: Args) -> Result<ExitCode, Error> {
     match args.verb {
-        Verb::Show { source, output } => {
-            let trusted = believe(&source.read().await?)?;
-            output.print(&Listing::of(&trusted), text)?;
-        }
-        Verb::Export { output, source } => {
-            let bundle = source.read().await?;
-            believe(&bundle)?;
-            match output {
-                Some(path) => {
-                    write(&path, &bundle)?;
-                    output::note(format_args!(
-                        "wrote {}; its root is {}",
-                        path.display(),
-                        bundle.root.key_id
-                    ));
-                }
-                None => output::print(&bundle.to_json())?,
-            }
-        }
-        Verb::Pin { replace, source } => {
-            let bundle = source.read().await?;
-            pin(&bundle, &pinned_path()?, replace)?;
-        }
+        Verb::Show { source, output } => show::print(&source.read().await?, output)?,
+        Verb::Export { output, source } => export(&source.read().await?, output.as_deref())?,
+        Verb::Pin { replace, source } => pin::pin(&source.read().await?, replace)?,
+        Verb::NewRoot(args) => new_root::run(&args)?,
+        Verb::Requests(args) => requests::run(&args).await?,
+        Verb::Sign(args) => sign::run(&args)?,
+        Verb::Answer(args) => answer::run(&args).await?,
+        Verb::Roll(args) => roll::run(&args).await?,
+        Verb::Backup(args) => backup::run(&args).await?,
+        Verb::Restore(args) => restore::run(&args).await?,
     }
     Ok(ExitCode::Ok)
+}
+
+fn export(bundle: &Bundle, output: Option<&Path>) -> Result<(), Error> {
+    believe(bundle)?;
+    let Some(path) = output else {
+        return output::print(&bundle.to_json());
+    };
+    write(path, bundle.to_json().as_bytes())?;
+    output::note(format_args!(
+        "wrote {}; its root is {}",
+        path.display(),
+        bundle.root.key_id
+    ));
+    Ok(())
+}
+
+/// Writes a file whole or not at all, and the folders above it.
+fn write(path: &Path, text: &[u8]) -> Result<(), Error> {
+    let fail =
+        |cause: std::io::Error| Error::failed(format!("cannot write {}", path.display())).because(&cause);
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(fail)?;
+    }
+    whole_file::replace(path, text).map_err(fail)
 }
 
 /// The bundle to verify an object of the cluster with: the given file, else the cluster's, held to the pinned root.
@@ -145,18 +191,26 @@ pub async fn of_cluster(
         return Ok(Anchor::of(read_file(file)?));
     }
     Ok(Anchor {
-        pinned: pinned()?.map(|stored| stored.root.key_id),
+        pinned: pin::read()?.map(|pinned| pinned.root),
         ..Anchor::of(read_cluster(cluster, operator).await?)
     })
 }
 
 /// The bundle to verify files with: the given one, else the pinned one, if there is any.
 pub fn of_file(file: Option<&Path>) -> Result<Option<Anchor>, Error> {
-    let bundle = match file {
-        Some(file) => Some(read_file(file)?),
-        None => pinned()?,
+    match file {
+        Some(file) => Ok(Some(Anchor::of(read_file(file)?))),
+        None => pinned(),
+    }
+}
+
+/// The pinned bundle, held to the root that was pinned first.
+fn pinned() -> Result<Option<Anchor>, Error> {
+    let anchor = |pinned: pin::Pinned| Anchor {
+        pinned: Some(pinned.root),
+        ..Anchor::of(pinned.bundle)
     };
-    Ok(bundle.map(Anchor::of))
+    Ok(pin::read()?.map(anchor))
 }
 
 /// The bundle to verify what `signer` signed with: the given one, else that of this machine when the key is its own, else
@@ -191,28 +245,49 @@ pub fn of_machine() -> Result<Option<Anchor>, Error> {
 
 /// The pinned bundle, without asking anybody.
 pub fn of_pinned() -> Result<Anchor, Error> {
-    pinned()?.map(Anchor::of).ok_or_else(|| {
+    pinned()?.ok_or_else(|| {
         Error::usage("no trust bundle is pinned")
             .hint("store a cluster's bundle once with `chimera trust pin`")
     })
 }
 
-/// The pinned bundle. In a container there may be no home, and so nothing pinned.
-fn pinned() -> Result<Option<Bundle>, Error> {
-    let path = pinned_path().ok().filter(|path| path.exists());
-    path.map(|path| read_file(&path)).transpose()
-}
-
-/// The bundle that the operator publishes.
+/// The bundle that the operator publishes, with all its pages.
 pub async fn read_cluster(cluster: &ClusterArgs, operator: &OperatorArgs) -> Result<Bundle, Error> {
-    let (name, namespace) = (api::names::TRUST_CONFIG_MAP, &operator.operator_namespace);
+    let (name, namespace) = (names::TRUST_CONFIG_MAP, &operator.operator_namespace);
     let maps: Api<ConfigMap> = Api::namespaced(cluster.connect().await?, namespace);
-    let map = maps.get_opt(name).await?.ok_or_else(|| {
+    find_bundle(&maps, namespace).await?.ok_or_else(|| {
         Error::failed(format!("there is no ConfigMap {name} in namespace {namespace}"))
             .hint("--operator-namespace names the namespace that the operator runs in")
-    })?;
-    bundle_of(&map)
-        .map_err(|cause| Error::failed(format!("cannot read ConfigMap {namespace}/{name}")).because(&cause))
+    })
+}
+
+/// The same, if one is published. The bundle is read before its pages: those never change once it counts them.
+async fn find_bundle(maps: &Api<ConfigMap>, namespace: &str) -> Result<Option<Bundle>, Error> {
+    let fail = |name: &str, cause: &NoBundle| {
+        Error::failed(format!("cannot read ConfigMap {namespace}/{name}")).because(cause)
+    };
+    let name = names::TRUST_CONFIG_MAP;
+    let Some(map) = maps.get_opt(name).await? else {
+        return Ok(None);
+    };
+    let main = bundle_of(&map).map_err(|cause| fail(name, &cause))?;
+    let mut pages = Vec::new();
+    for number in 1..=page_count(&map).map_err(|cause| fail(name, &cause))? {
+        let name = names::trust_page(number);
+        let page = maps.get_opt(&name).await?;
+        let page = page
+            .ok_or_else(|| Error::failed(format!("the trust bundle's page {namespace}/{name} is missing")))?;
+        pages.push(bundle_of(&page).map_err(|cause| fail(&name, &cause))?);
+    }
+    Ok(Some(main.with_pages(pages)))
+}
+
+/// Whether the published bundle says that a key is revoked. Nobody's word is verified here.
+pub fn revokes(map: &ConfigMap, key: &KeyId) -> bool {
+    bundle_of(map).is_ok_and(|bundle| {
+        let mut revoked = bundle.revocations.iter().filter_map(Revocation::claimed_key);
+        revoked.any(|revoked| revoked == *key)
+    })
 }
 
 /// A bundle whose every statement holds.
@@ -231,12 +306,18 @@ enum NoBundle {
     Yaml(#[from] serde_saphyr::Error),
     #[error("not a ConfigMap")]
     Object(#[from] serde_json::Error),
-    #[error("the ConfigMap has no key `{key}`", key = api::names::TRUST_BUNDLE_KEY)]
+    #[error("the ConfigMap has no key `{key}`", key = names::TRUST_BUNDLE_KEY)]
     NoKey,
+    #[error("the ConfigMap's number of pages, `{0}`, is none")]
+    PageCount(String),
+    #[error(
+        "the ConfigMap is not the whole bundle: {0} page(s) are in others; `chimera trust export` writes all of it"
+    )]
+    Pages(usize),
 }
 
 /// A bundle as JSON, or inside the ConfigMap as YAML or JSON.
-fn read_file(path: &Path) -> Result<Bundle, Error> {
+pub fn read_file(path: &Path) -> Result<Bundle, Error> {
     let fail = |cause: &dyn std::error::Error| {
         Error::usage(format!("cannot read the trust bundle {}", path.display())).because(cause)
     };
@@ -248,7 +329,11 @@ fn parse(bytes: &[u8]) -> Result<Bundle, NoBundle> {
     let text = String::from_utf8_lossy(bytes);
     if text.contains("ConfigMap") {
         let value: serde_json::Value = serde_saphyr::from_str(&text)?;
-        return bundle_of(&serde_json::from_value(value)?);
+        let map = serde_json::from_value(value)?;
+        return match page_count(&map)? {
+            0 => bundle_of(&map),
+            pages => Err(NoBundle::Pages(pages)),
+        };
     }
     Ok(Bundle::from_json(bytes)?)
 }
@@ -257,136 +342,29 @@ fn bundle_of(map: &ConfigMap) -> Result<Bundle, NoBundle> {
     let data = map
         .data
         .as_ref()
-        .and_then(|data| data.get(api::names::TRUST_BUNDLE_KEY));
+        .and_then(|data| data.get(names::TRUST_BUNDLE_KEY));
     Ok(Bundle::from_json(data.ok_or(NoBundle::NoKey)?.as_bytes())?)
 }
 
-/// Where this user's pinned bundle is: `$XDG_CONFIG_HOME/chimera/trust.json`, by default under `~/.config`.
-fn pinned_path() -> Result<PathBuf, Error> {
-    Ok(user_folder::config()?.join("trust.json"))
-}
-
-fn pin(bundle: &Bundle, path: &Path, replace: bool) -> Result<(), Error> {
-    let trusted = believe(bundle)?;
-    let root = trusted.root().key_id();
-    if path.exists() && !replace {
-        let pinned = read_file(path)?.root.key_id;
-        if pinned != *root {
-            let message = format!("the bundle's root is {root}, but {pinned} is pinned");
-            return Err(Error::new(ExitCode::UntrustedKey, message)
-                .hint("--replace pins the new one, if you know why it changed"));
-        }
-    }
-    write(path, bundle)?;
-    output::print(root.as_str())?;
-    output::note(format_args!(
-        "pinned in {}: compare this root with what the operator tells you",
-        path.display()
-    ));
-    Ok(())
-}
-
-/// Writes a bundle whole or not at all.
-fn write(path: &Path, bundle: &Bundle) -> Result<(), Error> {
-    let fail =
-        |cause: std::io::Error| Error::failed(format!("cannot write {}", path.display())).because(&cause);
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(fail)?;
-    }
-    whole_file::replace(path, bundle.to_json().as_bytes()).map_err(fail)
-}
-
-/// The keys of a bundle, as they are printed.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Listing {
-    root: Root,
-    keys: Vec<KeyStatement>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Root {
-    key_id: KeyId,
-    suite: Suite,
-    public_key: String,
-}
-
-impl Listing {
-    fn of(trusted: &TrustedKeys) -> Self {
-        let root = trusted.root();
-        Self {
-            root: Root {
-                key_id: root.key_id().clone(),
-                suite: root.suite(),
-                public_key: root.spki_pem(),
-            },
-            keys: by_age(trusted)
-                .into_iter()
-                .map(|key| key.statement.clone())
-                .collect(),
-        }
-    }
-}
-
-/// The keys, oldest first.
-pub fn by_age(trusted: &TrustedKeys) -> Vec<&TrustedKey> {
-    let mut keys: Vec<_> = trusted.iter().collect();
-    keys.sort_by_key(|key| key.statement.not_before);
-    keys
-}
-
-fn text(listing: &Listing) -> String {
-    let rows: Vec<_> = listing
-        .keys
-        .iter()
-        .map(|key| {
-            vec![
-                key.key_id.to_string(),
-                key.suite.to_string(),
-                key.purpose.to_string(),
-                key.not_before.to_string(),
-                key.not_after
-                    .map_or_else(|| "-".to_owned(), |end| end.to_string()),
-                key.predecessor.as_ref().map_or("-", KeyId::short).to_owned(),
-            ]
-        })
-        .collect();
-    let keys = output::table(
-        &["KEY", "SUITE", "PURPOSE", "VALID FROM", "UNTIL", "PREDECESSOR"],
-        &rows,
-    );
-    format!(
-        "Root   {}   {}\n\n{keys}",
-        listing.root.suite, listing.root.key_id
-    )
+/// How many pages belong to the bundle in a ConfigMap.
+fn page_count(map: &ConfigMap) -> Result<usize, NoBundle> {
+    let data = map.data.as_ref();
+    let Some(text) = data.and_then(|data| data.get(names::TRUST_PAGES_KEY)) else {
+        return Ok(0);
+    };
+    let count = text.parse().ok().filter(|count| *count <= names::TRUST_PAGES);
+    count.ok_or_else(|| NoBundle::PageCount(text.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crypto::SigningKey;
-
-    fn bundle(seed: u8) -> Bundle {
-        let root = SigningKey::from_seed(Suite::MlDsa87, &[seed; 32]).unwrap();
-        Bundle::new(root.verifying_key(), vec![])
-    }
-
-    #[test]
-    fn a_pinned_root_is_replaced_on_demand_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("chimera/trust.json");
-        pin(&bundle(1), &path, false).unwrap();
-        pin(&bundle(1), &path, false).unwrap();
-        assert!(pin(&bundle(2), &path, false).is_err());
-        assert_eq!(read_file(&path).unwrap(), bundle(1));
-        pin(&bundle(2), &path, true).unwrap();
-        assert_eq!(read_file(&path).unwrap(), bundle(2));
-    }
+    use crypto::{SigningKey, Suite};
 
     #[test]
     fn a_bundle_is_read_from_its_config_map_too() {
-        let bundle = bundle(1);
+        let root = SigningKey::from_seed(Suite::MlDsa87, &[1; 32]).unwrap();
+        let bundle = Bundle::new(root.verifying_key(), vec![]);
         let indented: String = bundle
             .to_json()
             .lines()
@@ -396,6 +374,10 @@ mod tests {
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: chimera-trust\ndata:\n  trust.json: |\n{indented}"
         );
         assert_eq!(parse(yaml.as_bytes()).unwrap(), bundle);
+        let paged = format!("{yaml}  pages: \"2\"\n");
+        assert!(matches!(parse(paged.as_bytes()), Err(NoBundle::Pages(2))));
+        let strange = format!("{yaml}  pages: \"65\"\n");
+        assert!(matches!(parse(strange.as_bytes()), Err(NoBundle::PageCount(_))));
         assert!(matches!(
             parse(b"kind: ConfigMap\ndata: {}\n"),
             Err(NoBundle::NoKey)

@@ -11,7 +11,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use crypto::verify::{Report, Verdict};
+use crypto::verify::{Check, Report, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -261,17 +261,17 @@ struct Printed<'a> {
 }
 
 fn text(report: &Report) -> String {
-    let mut text = checks(report, |_| true);
+    let mut text = checks(&report.checks, |_| true);
     let _ = writeln!(text, "verdict: {}", report.verdict);
     text
 }
 
 /// A line for each of the checks that `shown` chooses.
-fn checks(report: &Report, shown: impl Fn(&crypto::verify::Check) -> bool) -> String {
-    let names = report.checks.iter().map(|check| check.name.len());
+fn checks(checks: &[Check], shown: impl Fn(&Check) -> bool) -> String {
+    let names = checks.iter().map(|check| check.name.len());
     let width = names.max().unwrap_or(0);
     let mut text = String::new();
-    for check in report.checks.iter().filter(|check| shown(check)) {
+    for check in checks.iter().filter(|check| shown(check)) {
         let mark = if check.passed { "ok  " } else { "FAIL" };
         let detail = output::harmless(&check.detail);
         let _ = writeln!(text, "{mark}  {:width$}  {detail}", check.name);

@@ -11,9 +11,10 @@ use controller_core::{
     bundle_edit::{Edit, continued, edited, paged},
     key_plan::{Observed, PAGE_SIZE, Plan, Step, Stored, Usage, plan},
     key_ring::{Key, KeyRing},
+    new_key,
 };
 use crypto::{
-    KeyId, KeyPurpose, KeyStatement, PrivateKey, SigningKey, Suite,
+    KeyId, KeyStatement, PrivateKey, SigningKey, Suite,
     digest::sha256_hex,
     entropy::Entropy,
     offline_root::Requests,
@@ -291,7 +292,7 @@ fn maker(context: &Context, id: &KeyId) -> String {
 }
 
 async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> Result<(), KeyError> {
-    let suite = suite_of(policy.spec.algorithm);
+    let suite = new_key::suite_of(policy.spec.algorithm);
     let (key, _) = context
         .key_maker
         .make(move |entropy| PrivateKey::generate_from(suite, entropy))
@@ -301,7 +302,7 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
         Stored::Present(ring) => ring.clone(),
         _ => KeyRing::default(),
     };
-    let statement = statement_about(context, policy, &key, last(&ring), now);
+    let statement = statement_about(context, policy, &key, new_key::predecessor_in(&ring), now);
     let statement = match &seen.root {
         Stored::Present(RootKey::Kept(root)) => Some(statement.sign(root.signer())?),
         _ => None,
@@ -319,12 +320,6 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
     Ok(())
 }
 
-/// The key that a new one will follow.
-fn last(ring: &KeyRing) -> Option<KeyId> {
-    let key = ring.next.last().or(ring.active.as_ref());
-    key.map(|key| key.id().clone())
-}
-
 fn statement_about(
     context: &Context,
     policy: &KeyRotationPolicy,
@@ -332,17 +327,8 @@ fn statement_about(
     predecessor: Option<KeyId>,
     now: Timestamp,
 ) -> KeyStatement {
-    let purpose = match policy.spec.purpose {
-        Purpose::Signing => KeyPurpose::Signing,
-        Purpose::Sealing => KeyPurpose::Sealing,
-        Purpose::Session => KeyPurpose::Session,
-    };
-    let token = context.fencing_token;
-    let mut statement = KeyStatement::about(key.public_key(), purpose, now, None, predecessor, token);
-    statement.namespace = policy
-        .namespace()
-        .filter(|namespace| *namespace != context.settings.namespace);
-    statement
+    let (namespace, token) = (&context.settings.namespace, context.fencing_token);
+    new_key::statement_about(policy, namespace, key.public_key(), predecessor, token, now)
 }
 
 /// Writes what becomes of the policy's keys.

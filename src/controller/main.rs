@@ -48,12 +48,15 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{health::Watches, lease::Election, metrics::Metrics, settings::Settings};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    // First of all: the keys are in no core dump, and no process of the same user reads them out of this one.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("hide the operator's memory")?;
     let settings = Settings::parse();
     telemetry::init(settings.log_format);
     // Two providers are linked through kube's features; every connection uses this one.

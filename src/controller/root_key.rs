@@ -11,8 +11,6 @@ use api::names;
 
 use crate::identity::{data, managed};
 
-/// Key of the root's seed.
-const SEED: &str = "seed";
 /// Key of the seed of the root that is to succeed it.
 const SUCCESSOR: &str = "successor";
 /// Key of the values of the annotations that were obeyed, by policy.
@@ -100,11 +98,12 @@ fn parse(secret: &Secret) -> Result<KeptRoot, String> {
     let statements = entry(STATEMENTS).map_or(Ok(Vec::new()), |bytes| {
         serde_json::from_slice(bytes).map_err(|_| format!("{STATEMENTS} is damaged"))
     })?;
-    let root = key(SEED)?.ok_or_else(|| format!("it has no key {SEED}"))?;
+    let root = key(names::ROOT_SEED_KEY)?.ok_or_else(|| format!("it has no key {}", names::ROOT_SEED_KEY))?;
     if entry(names::TRUST_ROOT_KEY) != Some(root.verifying_key().spki_pem().as_bytes()) {
         return Err(format!(
-            "{} is not the public half of {SEED}",
-            names::TRUST_ROOT_KEY
+            "{} is not the public half of {}",
+            names::TRUST_ROOT_KEY,
+            names::ROOT_SEED_KEY
         ));
     }
     let rolled = entry(ROLLED).map(serde_json::from_slice).transpose();
@@ -169,7 +168,7 @@ impl KeptRoot {
         let statements = serde_json::to_vec(&self.statements).expect("envelopes serialise");
         let pem = self.key.verifying_key().spki_pem();
         let mut content = data([
-            (SEED, self.key.seed().as_slice()),
+            (names::ROOT_SEED_KEY, self.key.seed().as_slice()),
             (names::TRUST_ROOT_KEY, pem.as_bytes()),
             (STATEMENTS, statements.as_slice()),
         ]);

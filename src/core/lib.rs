@@ -11,6 +11,7 @@ pub mod inputs;
 pub mod key_plan;
 pub mod key_ring;
 pub mod mirror;
+pub mod new_key;
 pub mod placement;
 pub mod receipt;
 pub mod receipt_check;

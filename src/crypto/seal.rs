@@ -163,5 +163,4 @@ impl Sealed {
 }
 
 #[cfg(test)]
-#[path = "tests/seal.rs"]
 mod tests;

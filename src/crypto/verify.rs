@@ -438,6 +438,8 @@ fn check_run(report: &mut Report, statement: &Statement, trusted: &TrustedKeys) 
 
 /// A grant that a trusted key signed, its envelope, and the head's key that it names.
 struct Granted {
+    /// Why its key is no longer believed, if it is not.
+    revoked: Option<String>,
     grant: Grant,
     envelope: Envelope,
     attester: VerifyingKey,
@@ -463,7 +465,15 @@ fn check_grant(report: &mut Report, statement: &Statement, trusted: &TrustedKeys
         Err(detail) => (false, detail.clone()),
     };
     report.check("grant", passed, detail, Verdict::DigestMismatch);
-    granted.ok().flatten()
+    let granted = granted.ok().flatten();
+    if let Some(Granted {
+        revoked: Some(detail),
+        ..
+    }) = &granted
+    {
+        report.check(REVOCATION, false, detail, Verdict::UntrustedKey);
+    }
+    granted
 }
 
 fn check_attestation(
@@ -521,14 +531,14 @@ fn read_grant(statement: &Statement, trusted: &TrustedKeys) -> Result<Option<Gra
     let signer = trusted.find(envelope.key_id()).ok_or_else(unknown)?;
     let key = signer.signing().ok_or_else(unknown)?;
     let (grant, attester) = Grant::verify_for_attester(&envelope, key).map_err(|error| chain(&error))?;
-    if let Some(revocation) = signer.revoked_at(grant.not_before) {
-        return Err(format!("the grant's key was {revocation}"));
-    }
     // Overlap, not containment: a controller may date a grant back a little, for heads whose clocks run late.
     let statement = &signer.statement;
     let ended = statement.not_after.is_some_and(|end| end < grant.not_before);
     if statement.not_before <= grant.expires && !ended {
         Ok(Some(Granted {
+            revoked: signer
+                .revoked_at(grant.not_before)
+                .map(|revocation| format!("the grant's key was {revocation}")),
             grant,
             envelope,
             attester,

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use api::{ChimeraHead, KeyRotationPolicy};
+use api::{ChimeraHead, KeyRotationPolicy, names};
 use serde_json::Value;
 
 const CONTROLLER: &str = "chimera-controller";
+/// Roles that must name every page that the trust bundle may have.
+const PAGED_ROLES: [&str; 2] = ["/chimera-controller-own", "/chimera-trust-reader"];
 
 /// What the rendered objects break, as sentences; empty when all is well.
 pub fn violations(manifests: &str) -> Result<Vec<String>> {
@@ -20,6 +22,9 @@ pub fn violations(manifests: &str) -> Result<Vec<String>> {
         }
         for rule in items(object, "/rules") {
             check_rule(&name, rule, &mut violations);
+        }
+        if PAGED_ROLES.iter().any(|role| name.ends_with(role)) {
+            check_pages(&name, object, &mut violations);
         }
         if let Some(pod) = pod(object) {
             check_pod(&name, pod, &mut violations);
@@ -79,6 +84,26 @@ fn check_rule(name: &str, rule: &Value, violations: &mut Vec<String>) {
         .any(|resource| resource.starts_with("mureceipts"));
     if receipts && writes && !name.contains(CONTROLLER) {
         violations.push(format!("{name} lets somebody but the operator write receipts"));
+    }
+}
+
+/// A page that a role does not name could not be written, or not be read.
+fn check_pages(name: &str, object: &Value, violations: &mut Vec<String>) {
+    if object["kind"] != "Role" {
+        return;
+    }
+    let named: BTreeSet<_> = items(object, "/rules")
+        .flat_map(|rule| texts(rule, "/resourceNames"))
+        .collect();
+    let missing: Vec<_> = (1..=names::TRUST_PAGES)
+        .map(names::trust_page)
+        .filter(|page| !named.contains(page.as_str()))
+        .collect();
+    if let Some(page) = missing.first() {
+        violations.push(format!(
+            "{name} lacks {} page(s) of the trust bundle, the first of them {page}",
+            missing.len()
+        ));
     }
 }
 
@@ -190,6 +215,18 @@ mod tests {
         for part in ["a grants a wildcard", "b grants secrets", "c lets somebody"] {
             assert!(found.contains(part), "{part} in {found}");
         }
+    }
+
+    #[test]
+    fn a_role_that_lacks_a_page_of_the_trust_bundle_is_found() {
+        let found = broken(
+            "kind: Role\nmetadata: {namespace: a, name: chimera-trust-reader}\n\
+             rules: [{apiGroups: [''], resources: [configmaps], resourceNames: [chimera-trust-1], verbs: [get]}]\n",
+        );
+        assert!(
+            found.contains("lacks 63 page(s)") && found.contains("chimera-trust-2"),
+            "{found}"
+        );
     }
 
     #[test]

@@ -35,6 +35,31 @@ system:serviceaccount:{{ .Release.Namespace }}:{{ include "chimera.name" . }}
 {{- end -}}
 {{- end }}
 
+{{/* The Secrets with the keys of policies, as JSON. */}}
+{{- define "chimera.keySecrets" -}}
+{{- $policies := .Values.keys.policies }}
+{{- if .Values.keys.sealing.enabled }}{{ $policies = append $policies "sealing" }}{{ end }}
+{{- $secrets := list }}
+{{- range $policy := $policies }}
+{{- $parts := splitList "/" $policy }}
+{{- if eq (len $parts) 2 }}
+{{- $secrets = append $secrets (printf "chimera-sealing-%s.%s" (first $parts) (last $parts)) }}
+{{- else }}
+{{- $secrets = append $secrets (printf "chimera-keys-%s" $policy) }}
+{{- end }}
+{{- end }}
+{{- $secrets | uniq | toJson }}
+{{- end }}
+
+{{/* The ConfigMaps with old statements of the trust bundle, as JSON. */}}
+{{- define "chimera.trustPages" -}}
+{{- $pages := list }}
+{{- range $page := untilStep 1 65 1 }}
+{{- $pages = append $pages (printf "chimera-trust-%d" $page) }}
+{{- end }}
+{{- $pages | toJson }}
+{{- end }}
+
 {{- define "chimera.defaultHeadNamespace" -}}
 {{ .Values.heads.default.namespace | default .Release.Namespace }}
 {{- end }}

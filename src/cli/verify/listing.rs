@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crypto::verify::Report;
+use crypto::verify::{Check, Verdict};
 use serde::Serialize;
 
 use super::desk::Examined;
+use super::exit_code;
 use super::named::Named;
-use super::{checks, exit_code};
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::output;
@@ -32,7 +32,10 @@ pub struct Entry {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Outcome {
-    Examined(Report),
+    Examined {
+        checks: Vec<Check>,
+        verdict: Verdict,
+    },
     /// Why the receipt was not looked at.
     Unread {
         error: String,
@@ -44,17 +47,19 @@ impl Entry {
         let receipt = receipt.to_string();
         match result {
             Ok(Examined {
-                mut report,
+                report,
                 notes,
                 other_pin,
             }) => {
-                report.statement = None;
                 let code = exit_code(report.verdict);
                 Self {
                     receipt,
                     exit_code: code as u8,
                     notes,
-                    outcome: Outcome::Examined(report),
+                    outcome: Outcome::Examined {
+                        checks: report.checks,
+                        verdict: report.verdict,
+                    },
                     other_pin,
                     code,
                 }
@@ -81,7 +86,7 @@ impl Entry {
             self.outcome.in_words(self.code)
         );
         let below = match &self.outcome {
-            Outcome::Examined(report) => checks(report, |check| verbose || !check.passed),
+            Outcome::Examined { checks, .. } => super::checks(checks, |check| verbose || !check.passed),
             Outcome::Unread { error } => output::harmless(error),
         };
         let notes = self.notes.iter().filter(|_| verbose);
@@ -98,7 +103,7 @@ impl Entry {
 impl Outcome {
     fn in_words(&self, code: ExitCode) -> String {
         match self {
-            Self::Examined(report) => report.verdict.to_string(),
+            Self::Examined { verdict, .. } => verdict.to_string(),
             Self::Unread { .. } if code == ExitCode::NoReceipt => "no receipt".to_owned(),
             Self::Unread { .. } => "not verified".to_owned(),
         }

@@ -11,23 +11,25 @@ use crypto::{SigningKey, Suite};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-/// Each figure is the median of so many rounds, the raw operation's and ours in turn.
-const ROUNDS: usize = 41;
-const ROUND_BYTES: usize = 16 << 20;
+/// Each figure is the median of so many rounds, the raw operation's and ours in turn. A round's packets fit into a
+/// processor's second cache, as those do that a program seals into buffers of its own.
+const ROUNDS: usize = 401;
+const ROUND_BYTES: u32 = 1 << 20;
 
 fn main() {
     for payload in [64 << 10, 1 << 10] {
         packets(payload);
     }
+    rotation();
     encapsulation();
 }
 
-/// Packets with `payload` bytes each; a stream rotates once in 100 MB.
+/// Packets with `payload` bytes each. Rounds with a rotation are no median: [`rotation`] has its cost.
 fn packets(payload: usize) {
-    let count = ROUND_BYTES / payload;
+    let count = ROUND_BYTES as usize / payload;
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[7; 32]).expect("a key of AES-256"));
     let crate_key = aes_gcm::Aes256Gcm::new(&[7; 32].into());
-    let mut ends = Ends::new();
+    let mut ends = Ends::new(RotationPolicy::default());
     let mut packets: Vec<Vec<u8>> = vec![vec![7; packet_len(payload)]; count];
     let mut times: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
@@ -80,7 +82,7 @@ fn packets(payload: usize) {
         }));
     }
     let [seal, open, other, sender, receiver] = times.map(median);
-    let rate = |time: f64| (count * payload) as f64 / time / 1e9;
+    let rate = |time: f64| f64::from(ROUND_BYTES) / time / 1e9;
     println!("packets with {payload} bytes of payload:");
     println!(
         "  AES-256-GCM of aws-lc-rs     seal {:6.2} GB/s   open {:6.2} GB/s",
@@ -128,20 +130,37 @@ struct Ends {
 }
 
 impl Ends {
-    fn new() -> Self {
+    fn new(policy: RotationPolicy) -> Self {
         let signing: &'static SigningKey =
             Box::leak(Box::new(SigningKey::generate(Suite::MlDsa87).expect("a key")));
         let key = DecapsulationKey::generate().expect("a key");
-        let policy = RotationPolicy {
-            interval: Duration::from_secs(600),
-            ..RotationPolicy::default()
-        };
         let (sender, header) =
             Sender::begin(key.encapsulation_key(), signing, b"bench", policy, Instant::now())
                 .expect("begins");
         let receiver = Receiver::accept(&header, signing.verifying_key(), &key, b"bench").expect("accepts");
         Self { sender, receiver }
     }
+}
+
+/// What a new epoch costs either side beside its first packet, which is empty.
+fn rotation() {
+    let mut ends = Ends::new(RotationPolicy {
+        interval: Duration::ZERO,
+        ..RotationPolicy::default()
+    });
+    let mut times: [Vec<f64>; 2] = Default::default();
+    let mut packet = [0; OVERHEAD];
+    ends.sender.seal(&mut packet, Instant::now()).expect("seals");
+    for _ in 0..1000 {
+        let mut header = None;
+        times[0].push(seconds(|| {
+            header = ends.sender.seal(&mut packet, Instant::now()).expect("seals");
+        }));
+        let header = header.expect("a new epoch each time");
+        times[1].push(seconds(|| ends.receiver.rotate(&header).expect("follows")));
+    }
+    let [sender, receiver] = times.map(|times| median(times) * 1e6);
+    println!("a new epoch: sender {sender:.0} µs, receiver {receiver:.0} µs");
 }
 
 fn encapsulation() {

@@ -44,7 +44,7 @@ impl Lanes {
         *head = wire;
         let made = key
             .seal_in_place_separate_tag(aead::Nonce::assume_unique_for_key(wire), aad, payload)
-            .map_err(|_| Error::Tag)?;
+            .map_err(|_| Error::Length(length))?;
         tag.copy_from_slice(made.as_ref());
         Ok(())
     }

@@ -55,8 +55,8 @@ struct Refused {
     packet: String,
 }
 
-fn bytes(from: u8, length: usize) -> Vec<u8> {
-    (0..length).map(|index| from.wrapping_add(index as u8)).collect()
+fn bytes(from: usize, length: usize) -> Vec<u8> {
+    (0..=255).cycle().skip(from).take(length).collect()
 }
 
 /// The vectors, with the ciphertext and the envelopes of `old`, where these still fit.
@@ -104,7 +104,7 @@ fn generate(old: Option<&Vectors>) -> Vectors {
     note_epoch(&sender, header);
     let lengths = [0, 1, 15, 16, 17, 48, 33, 64, 100, 101, 0];
     for (index, length) in lengths.into_iter().enumerate() {
-        let payload = bytes(index as u8, length);
+        let payload = bytes(index, length);
         let mut packet = unsealed(&payload);
         let header = if index + 1 == lengths.len() {
             sender.seal_final(&mut packet, now)

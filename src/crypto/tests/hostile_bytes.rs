@@ -1,4 +1,4 @@
-//! Envelopes and bundles from the hands of an attacker: never accepted unless they mean what was signed, never a panic.
+//! Envelopes, bundles and sealed texts from the hands of an attacker: never accepted unless they mean what was signed, never a panic.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -8,8 +8,10 @@ mod mutator;
 #[allow(dead_code, reason = "each test uses a part of the sample")]
 mod sample;
 
+use crypto::kem::DecapsulationKey;
 use crypto::revocation::{Revocation, RevocationReason};
 use crypto::root_statement::RootStatement;
+use crypto::seal::{Binding, Run, Sealed};
 use crypto::trust::{Bundle, TrustedKeys};
 use crypto::verify::{Verdict, verify_with};
 use crypto::{Envelope, KeyId};
@@ -144,4 +146,49 @@ fn mutated_bundles_never_give_a_key_that_the_pinned_root_did_not_vouch_for() {
         "{} mutated bundles: {believed} believed, each with keys of the pinned root alone",
         MUTATIONS / 2
     );
+}
+
+#[test]
+fn mutated_sealed_texts_open_only_as_what_was_sealed() {
+    let document = b"a document";
+    let key = |seed| DecapsulationKey::from_seed(&[seed; 64]).unwrap();
+    let (one, two) = (key(1), key(2));
+    let both = [one.encapsulation_key(), two.encapsulation_key()];
+    let seal = |plaintext: &[u8], workflow| {
+        let binding = Binding::new("team", workflow, Some(document));
+        Sealed::seal(plaintext, binding, &both).unwrap()
+    };
+    let sealed = [
+        seal(b"one", "report"),
+        seal(b"two", "report"),
+        seal(b"three", "other"),
+    ];
+    let texts = sealed.each_ref().map(Sealed::to_json);
+    let run = Run {
+        namespace: "team",
+        workflow: "report",
+        document,
+    };
+    println!("seed {}", seed());
+    let opened = on_every_core(MUTATIONS, |number| {
+        let mut mutator = Mutator::new(seed().wrapping_add(number));
+        let donors = texts.each_ref().map(String::as_bytes);
+        let mutated = mutator.mutate(texts[usize::from(number % 8 == 0) * 2].as_bytes(), &donors);
+        let what = format!("mutation {number} of seed {}", seed());
+        let opened = without_panic(&what, || {
+            let sealed = Sealed::from_json(&mutated).ok()?;
+            let opened = sealed.open_for(&run, &one).ok()?;
+            Some((sealed, opened.plaintext.to_vec()))
+        });
+        let Some((read, plaintext)) = opened else { return 0 };
+        // Written in another way, perhaps, but with the same content and the same recipients.
+        let meant = sealed[..2].iter().position(|sealed| *sealed == read);
+        assert_eq!(
+            meant.map(|index| [&b"one"[..], b"two"][index]),
+            Some(&*plaintext),
+            "{what}"
+        );
+        1
+    });
+    println!("{MUTATIONS} mutated sealed texts: {opened} opened, each equal to one that was sealed");
 }

@@ -158,7 +158,7 @@ fn this_implementation_reads_what_the_second_one_sends() {
     let first = Envelope::from_json(&first).unwrap();
     let mut receiver =
         Receiver::accept(&first, keys.sender.verifying_key(), &keys.receiver, CONTEXT).unwrap();
-    let (mut received, now) = (Vec::new(), Instant::now());
+    let (mut received, now) = (Vec::<u8>::new(), Instant::now());
     while let Some((kind, mut body)) = next() {
         match kind {
             Kind::Header => receiver.rotate(&Envelope::from_json(&body).unwrap()).unwrap(),

@@ -43,14 +43,26 @@
   resourceNames:
     - chimera-root
     - chimera-ca
-    {{- range .Values.keys.policies }}
-    - chimera-keys-{{ . }}
+    {{- range include "chimera.keySecrets" . | fromJsonArray }}
+    - {{ . }}
     {{- end }}
   verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [configmaps]
   resourceNames: [chimera-trust]
   verbs: [get, create, patch]
+# Where old statements go when there are many.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: {{ include "chimera.trustPages" . }}
+  verbs: [create, patch]
+{{- if .Values.trust.offlineRoot }}
+# What the offline root is asked. Its answers are only read.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [chimera-trust-requests]
+  verbs: [create, patch]
+{{- end }}
 # A create request carries no name that a rule could be limited to.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
@@ -59,7 +71,7 @@
   resources: [leases]
   resourceNames: [{{ include "chimera.name" . }}]
   verbs: [get, update]
-{{- if .Values.keys.default.enabled }}
+{{- if or .Values.keys.default.enabled .Values.keys.sealing.enabled }}
 - apiGroups: [chimera.dunes.io]
   resources: [keyrotationpolicies]
   verbs: [create]
