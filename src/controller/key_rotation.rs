@@ -33,9 +33,7 @@ use crate::{
     client::CallError,
     context::Context,
     identity::managed,
-    key_store::{
-        OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, requests_key, secret_name, suite_of,
-    },
+    key_store::{OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, requests_key, secret_name},
     keyring::{Counter, Opener, PolicyName, Signer, Trust},
     root_key::{KeptRoot, RootKey},
 };

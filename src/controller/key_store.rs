@@ -3,14 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{KeyRotationPolicy, key_rotation_policy::Algorithm, names};
+use api::{KeyRotationPolicy, names};
 use controller_core::bundle_edit::pageable;
 use controller_core::key_plan::{Keys, Published, Stored};
 use controller_core::key_ring::KeyRing;
+use controller_core::new_key;
 use crypto::offline_root::{Answers, Requests};
 use crypto::roots::Roots;
 use crypto::trust::{Bundle, TrustedKeys};
-use crypto::{Envelope, KemSuite, KeyId, KeyStatement, KeySuite, Suite, VerifyingKey};
+use crypto::{Envelope, KeyId, KeyStatement, VerifyingKey};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::{Api, ResourceExt, api::ListParams};
 
@@ -286,7 +287,7 @@ fn parse_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Result<KeyRing, St
         return Err("it holds the keys of another policy".to_owned());
     }
     let ring = KeyRing::from_data(data)?;
-    let suite = suite_of(policy.spec.algorithm);
+    let suite = new_key::suite_of(policy.spec.algorithm);
     if let Some(other) = ring.iter().find(|key| key.private.suite() != suite) {
         return Err(format!("it holds a key of suite {}", other.private.suite()));
     }
@@ -297,18 +298,6 @@ fn parse_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Result<KeyRing, St
 pub fn owner_of(policy: &KeyRotationPolicy) -> String {
     format!("{}/{}", policy.namespace().unwrap_or_default(), policy.name_any())
 }
-
-/// The suite of an algorithm's keys.
-pub fn suite_of(algorithm: Algorithm) -> KeySuite {
-    match algorithm {
-        Algorithm::MlDsa87 => KeySuite::Signature(Suite::MlDsa87),
-        Algorithm::MlDsa65 => KeySuite::Signature(Suite::MlDsa65),
-        Algorithm::Ed25519MlDsa87 => KeySuite::Signature(Suite::Ed25519MlDsa87),
-        // Streams agree on their keys by encapsulation.
-        Algorithm::MlKem1024 | Algorithm::Aes256GcmL4 => KeySuite::Encapsulation(KemSuite::MlKem1024),
-    }
-}
-
 /// The bundle, or the pages that are left of it.
 async fn observe_bundle(maps: &Api<ConfigMap>) -> Result<(Stored<PublishedBundle>, Vec<Bundle>), CallError> {
     let map = call("read the trust bundle", maps.get_opt(names::TRUST_CONFIG_MAP)).await?;

@@ -323,7 +323,7 @@ impl State {
             if !force && others.any(|(_, fields)| fields.contains(field)) {
                 return failure(409, "Conflict");
             }
-            for (_, fields) in after.managers.iter_mut() {
+            for fields in after.managers.values_mut() {
                 fields.remove(field);
             }
             set(&mut after.value, field, value.clone());

@@ -230,7 +230,7 @@ impl Simulation {
     /// Annotates the first policy.
     pub fn annotate(&self, annotation: &str, value: &str) {
         self.edit(&self.policies[0], |policy| {
-            policy["metadata"]["annotations"][annotation] = json!(value)
+            policy["metadata"]["annotations"][annotation] = json!(value);
         });
     }
 
@@ -453,8 +453,7 @@ impl Simulation {
     pub fn fill_bundle(&self, count: usize, purpose: KeyPurpose) {
         let secret: Secret = self.read(ROOT);
         let seed = secret.data.expect("data")["seed"].0.clone();
-        let seed = seed.as_slice().try_into().expect("32 bytes");
-        let root = SigningKey::from_seed(Suite::MlDsa87, seed).expect("a key");
+        let root = SigningKey::from_seed(Suite::MlDsa87, &seed).expect("a key");
         let mut bundle = self.bundle().expect("a bundle");
         for number in 0..count - bundle.statements.len() {
             let number = u8::try_from(number).expect("few");

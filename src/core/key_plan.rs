@@ -874,7 +874,7 @@ mod tests {
                     root.rolled = Some(asked.clone());
                 }),
                 Step::RollRoot => {
-                    self.edit_root(|root| root.id = root.successor.take().expect("a successor"))
+                    self.edit_root(|root| root.id = root.successor.take().expect("a successor"));
                 }
                 Step::MintKey => self.mint(now),
                 Step::Request => {

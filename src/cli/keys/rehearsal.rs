@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use api::key_rotation_policy::Purpose;
 use api::{KeyRotationPolicy, names};
-use controller_core::bundle_edit::{Edit, edited, paged};
-use controller_core::key_plan::{Keys, Observed, PAGE_AT, Plan, Published, Root, Step, Stored, Usage, plan};
+use controller_core::bundle_edit::{Edit, edited, pageable, paged};
+use controller_core::key_plan::{
+    Keys, Observed, PAGE_SIZE, Plan, Published, Root, Step, Stored, Usage, plan,
+};
 use controller_core::key_ring::{Key, KeyRing};
 use controller_core::new_key;
 use crypto::entropy::Entropy;
 use crypto::root_statement::RootStatement;
+use crypto::roots::Roots;
 use crypto::trust::{Bundle, TrustedKey, TrustedKeys};
 use crypto::verify::{Verdict, verify_with};
 use crypto::{Envelope, KeyId, KeyStatement, PrivateKey, SigningKey, Suite};
@@ -86,6 +89,8 @@ struct StoredRoot {
 struct Seen {
     root: Option<SigningKey>,
     successor: Option<SigningKey>,
+    /// Statements of roots about one another.
+    root_statements: Vec<Envelope>,
     ring: Option<KeyRing>,
     main: Option<Bundle>,
     paged: BTreeSet<KeyId>,
@@ -271,8 +276,13 @@ impl Rehearsal {
                 successor: seen.successor.as_ref().map(id),
                 rolled: stored.rolled.clone(),
             })),
-            keys: stored(seen.ring.as_ref().map(Keys::from)),
+            keys: stored(
+                seen.ring
+                    .as_ref()
+                    .map(|ring| Keys::of(ring, |one| seen.believes(one))),
+            ),
             bundle: stored(seen.published()),
+            keys_elsewhere: false,
             answered: BTreeSet::new(),
             root_answered: false,
             requested: BTreeSet::new(),
@@ -316,8 +326,8 @@ impl Rehearsal {
                 self.pinned = Some(id(&root));
                 self.store.root = Some(StoredRoot::first(&root));
             }
-            Step::MintSuccessor => self.mint_successor(seen)?,
-            Step::RollRoot(asked) => self.store.roll_root(asked.clone()),
+            Step::MintSuccessor(asked) => self.mint_successor(seen, asked)?,
+            Step::RollRoot => self.store.roll_root(),
             Step::MintKey => self.mint_key(seen)?,
             Step::Publish => self.publish(plan, seen)?,
             Step::Page => self.page(seen)?,
@@ -339,7 +349,7 @@ impl Rehearsal {
         Ok(())
     }
 
-    fn mint_successor(&mut self, seen: Seen) -> Result<(), Broken> {
+    fn mint_successor(&mut self, seen: Seen, asked: &str) -> Result<(), Broken> {
         let (root, Some(stored)) = (seen.root.ok_or("there is no root")?, &mut self.store.root) else {
             return Err("there is no root".to_owned());
         };
@@ -347,6 +357,7 @@ impl Rehearsal {
         let both = RootStatement::roll_over(&root, &successor, self.now).map_err(told)?;
         stored.statements.extend(both);
         stored.successor = Some(successor.seed());
+        stored.rolled = Some(asked.to_owned());
         Ok(())
     }
 
@@ -382,7 +393,7 @@ impl Rehearsal {
 
     /// The page first; the bundle without its statements only in the next step, after a crash.
     fn page(&mut self, seen: Seen) -> Result<(), Broken> {
-        let (left, page) = paged(seen.main.ok_or("there is no bundle")?, PAGE_AT / 2);
+        let (left, page) = paged(seen.main.ok_or("there is no bundle")?, PAGE_SIZE);
         if self.store.page_texts.len() == self.store.pages {
             self.store.page_texts.push(page.to_json());
         } else {
@@ -498,6 +509,7 @@ impl Store {
         Ok(Seen {
             root: root.map(|root| key(&root.seed)).transpose()?,
             successor: successor.map(key).transpose()?,
+            root_statements: root.map(|root| root.statements.clone()).unwrap_or_default(),
             ring: self.secret.as_ref().map(KeyRing::from_data).transpose()?,
             main: self.bundle.as_deref().map(parse).transpose()?,
             paged: self.paged()?,
@@ -521,12 +533,11 @@ impl Store {
         Ok(Some(parse(text)?.with_pages(self.announced_pages()?)))
     }
 
-    fn roll_root(&mut self, asked: Option<String>) {
+    fn roll_root(&mut self) {
         if let Some(root) = &mut self.root
             && let Some(successor) = root.successor.take()
         {
             root.seed = successor;
-            root.rolled = asked;
         }
     }
 }
@@ -543,6 +554,13 @@ impl StoredRoot {
 }
 
 impl Seen {
+    /// Whether a root states it that this root, and what roots state of one another, leads to.
+    fn believes(&self, statement: &Envelope) -> bool {
+        let Some(root) = &self.root else { return false };
+        Roots::follow(root.verifying_key(), &self.root_statements)
+            .is_ok_and(|roots| roots.key_statement(statement).is_ok())
+    }
+
     /// What a plan may know of the bundle.
     fn published(&self) -> Option<Published> {
         let (main, trusted) = self.main.as_ref().zip(self.trusted.as_ref())?;
@@ -557,6 +575,8 @@ impl Seen {
                 .collect(),
             revoked: revoked.map(|key| key.statement.key_id.clone()).collect(),
             unpaged: main.statements.len(),
+            pageable: pageable(main),
+            succeeded: trusted.roots().succeeded().cloned().collect(),
         })
     }
 }
@@ -582,8 +602,8 @@ fn told(cause: impl std::error::Error) -> Broken {
 fn told_step(step: &Step) -> &'static str {
     match step {
         Step::MintRoot => "make the root",
-        Step::MintSuccessor => "make the root's successor",
-        Step::RollRoot(_) => "the successor becomes the root",
+        Step::MintSuccessor(_) => "make the root's successor",
+        Step::RollRoot => "the successor becomes the root",
         Step::MintKey => "make a key",
         Step::Request => "ask the offline root",
         Step::Endorse => "take the offline root's statements",
@@ -598,6 +618,7 @@ fn told_step(step: &Step) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use controller_core::key_plan::PAGE_AT;
     use crypto::KeyPurpose;
 
     fn policy(purpose: &str, algorithm: &str, rotation: &serde_json::Value) -> KeyRotationPolicy {

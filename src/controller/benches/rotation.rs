@@ -52,10 +52,7 @@ fn main() {
         stop.store(true, Ordering::Relaxed);
         percentiles(times)
     });
-    println!(
-        "{A_SECOND} signatures/s for {SECONDS} s, payload {} bytes, milliseconds:",
-        PAYLOAD_LEN
-    );
+    println!("{A_SECOND} signatures/s for {SECONDS} s, payload {PAYLOAD_LEN} bytes, milliseconds:");
     println!("                  p50      p99      max");
     println!("  in peace     {}", row(peace));
     println!(
