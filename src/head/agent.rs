@@ -203,6 +203,7 @@ impl Agent {
             devices: self.machine.devices.clone(),
             environment,
             draining,
+            ..HeadStatus::default()
         }
     }
 

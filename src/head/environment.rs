@@ -12,6 +12,7 @@ pub fn of(ready: &Ready) -> Environment {
         packages_digest: packages_digest(&ready.packages),
         languages: ready.languages.clone(),
         landlock_abi: ready.landlock_abi,
+        ..Environment::default()
     }
 }
 
