@@ -1,31 +1,16 @@
 //! Reconciles a KeyRotationPolicy: observe Secrets and bundle, plan one write, apply it, put the keys to use.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use api::{
-    KeyRotationPolicy,
-    key_rotation_policy::{Purpose, RevocationReason},
-    names, reasons,
-};
+use api::{KeyRotationPolicy, key_rotation_policy::Purpose, names, reasons};
 use controller_core::{
-    bundle_edit::{Edit, continued, edited, paged},
-    key_plan::{Observed, PAGE_SIZE, Plan, Step, Stored, Usage, plan},
-    key_ring::{Key, KeyRing},
+    key_plan::{Observed, Plan, Step, Stored, plan},
+    key_ring::KeyRing,
     new_key,
 };
-use crypto::{
-    KeyId, KeyStatement, PrivateKey, SigningKey, Suite,
-    digest::sha256_hex,
-    entropy::Entropy,
-    offline_root::Requests,
-    revocation::{self, Revocation},
-    trust::Bundle,
-};
+use crypto::{KeyId, KeyStatement, PrivateKey, offline_root::Requests, revocation::Revocation};
 use jiff::Timestamp;
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::{ConfigMap, Secret},
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{ResourceExt as _, runtime::controller::Action};
 
 use crate::{
@@ -33,14 +18,15 @@ use crate::{
     client::CallError,
     context::Context,
     identity::managed,
-    key_store::{OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, requests_key, secret_name},
-    keyring::{Counter, Opener, PolicyName, Signer, Trust},
-    root_key::{KeptRoot, RootKey},
+    key_requests::request,
+    key_store::{OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, secret_name},
+    key_use::{put_to_use, usage},
+    keyring::PolicyName,
+    root_key::RootKey,
+    root_rotation::{mint_root, mint_successor, roll_root},
+    trust_bundle::{page, publish},
 };
 
-/// How long after a roll-over the former root's word still counts: for what other processes and clocks that are ahead have
-/// stated by it and not yet published. Its private key is gone long before.
-const GRACE: Duration = Duration::from_secs(24 * 3600);
 /// After a write that another process or policy came before.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -61,7 +47,7 @@ pub enum KeyError {
     Roots(#[from] crypto::root_statement::Error),
     /// A revocation could not be signed.
     #[error("sign a revocation")]
-    Revocation(#[from] revocation::Error),
+    Revocation(#[from] crypto::revocation::Error),
     /// What would be published does not hold.
     #[error("the trust bundle with what this policy adds would not be believed")]
     Bundle(#[from] crypto::trust::Error),
@@ -108,12 +94,13 @@ pub async fn reconcile(policy: Arc<KeyRotationPolicy>, context: Arc<Context>) ->
     apply_plan(&context, &policy, plan, seen).await
 }
 
-fn name_of(policy: &KeyRotationPolicy) -> PolicyName {
+/// Namespace and name of a policy.
+pub fn name_of(policy: &KeyRotationPolicy) -> PolicyName {
     (policy.namespace().unwrap_or_default(), policy.name_any())
 }
 
 /// Keys that the offline root has stated something of that was not yet taken.
-fn answered(seen: &Seen) -> std::collections::BTreeSet<KeyId> {
+fn answered(seen: &Seen) -> BTreeSet<KeyId> {
     let statements = seen.new_statements();
     let revocations = seen.new_revocations();
     let revoked = revocations.iter().filter_map(Revocation::claimed_key);
@@ -122,28 +109,6 @@ fn answered(seen: &Seen) -> std::collections::BTreeSet<KeyId> {
         .filter_map(KeyStatement::claimed_key)
         .chain(revoked)
         .collect()
-}
-
-/// How much the key in use was used: as counted here, or as the last process wrote it down.
-fn usage(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) -> Usage {
-    let Stored::Present(ring) = &seen.ring else {
-        return Usage::default();
-    };
-    let Some(active) = &ring.active else {
-        return Usage::default();
-    };
-    let counter = context.keyring.counter(&name_of(policy), active.id());
-    counter.map_or_else(|| noted_usage(policy, active.id()), |counter| counter.usage())
-}
-
-fn noted_usage(policy: &KeyRotationPolicy, active: &KeyId) -> Usage {
-    let status = policy.status.as_ref();
-    let status = status.filter(|status| status.active_key_id.as_deref() == Some(active.as_str()));
-    let noted = |count: Option<i64>| count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-    status.map_or_else(Usage::default, |status| Usage {
-        uses: noted(status.uses),
-        bytes: noted(status.bytes),
-    })
 }
 
 async fn apply_plan(
@@ -211,76 +176,9 @@ async fn apply_step(
     }
 }
 
-async fn mint_root(context: &Context) -> Result<(), KeyError> {
-    let root = KeptRoot::first(new_root(context).await?);
-    let secret = root.to_secret(&context.settings.namespace);
-    apply_new(
-        &context.client,
-        &secret,
-        &maker(context, root.key.verifying_key().key_id()),
-    )
-    .await?;
-    tracing::info!(
-        root = root.key.verifying_key().key_id().short(),
-        "made the root key"
-    );
-    Ok(())
-}
-
-async fn new_root(context: &Context) -> Result<SigningKey, KeyError> {
-    let make = |entropy: &Entropy| SigningKey::generate_from(Suite::MlDsa87, entropy);
-    Ok(context.key_maker.make(make).await?.0)
-}
-
-async fn mint_successor(
-    context: &Context,
-    policy: &KeyRotationPolicy,
-    seen: Seen,
-    asked: String,
-) -> Result<(), KeyError> {
-    let Stored::Present(RootKey::Kept(root)) = seen.root else {
-        return Ok(());
-    };
-    let now = context.clock.steady();
-    let last = match &seen.bundle {
-        Stored::Present(bundle) => last_word(bundle).map_or(now, |last| last.max(now)),
-        _ => now,
-    };
-    let end = last.checked_add(GRACE).unwrap_or(Timestamp::MAX);
-    let root = root.with_successor(new_root(context).await?, (now, end), (owner_of(policy), asked))?;
-    apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
-    Ok(())
-}
-
-/// The latest time of anything that is stated in the bundle: a clock may have been ahead when it was.
-fn last_word(bundle: &PublishedBundle) -> Option<Timestamp> {
-    let keys = bundle.trusted.iter();
-    keys.flat_map(|key| {
-        let revoked = key.revocation.as_ref().map(|revocation| revocation.revoked_at);
-        [Some(key.statement.not_before), revoked]
-    })
-    .flatten()
-    .max()
-}
-
-async fn roll_root(
-    context: &Context,
-    policy: &KeyRotationPolicy,
-    root: Stored<RootKey>,
-) -> Result<(), KeyError> {
-    let Stored::Present(RootKey::Kept(root)) = root else {
-        return Ok(());
-    };
-    let root = root.rolled();
-    apply(&context.client, &root.to_secret(&context.settings.namespace)).await?;
-    let message = format!("{} is the root", root.key.verifying_key().key_id());
-    context.events.normal(policy, reasons::ROOT_SUCCEEDED, message);
-    Ok(())
-}
-
 /// A field manager of this term and this key alone: what another term has made, or another policy, is never overwritten, it
 /// is a conflict.
-fn maker(context: &Context, id: &KeyId) -> String {
+pub fn maker(context: &Context, id: &KeyId) -> String {
     format!(
         "{}-{}-{}",
         names::FIELD_MANAGER,
@@ -318,7 +216,8 @@ async fn mint_key(context: &Context, policy: &KeyRotationPolicy, seen: Seen) -> 
     Ok(())
 }
 
-fn statement_about(
+/// What the root is to state of a key.
+pub fn statement_about(
     context: &Context,
     policy: &KeyRotationPolicy,
     key: &PrivateKey,
@@ -369,264 +268,4 @@ fn build_secret(
         data: Some(data),
         ..Secret::default()
     }
-}
-
-/// Writes down what the offline root is to state.
-async fn request(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) -> Result<(), KeyError> {
-    let (Stored::Present(root), Stored::Present(ring)) = (&seen.root, &seen.ring) else {
-        return Ok(());
-    };
-    let mut statements = Vec::new();
-    let mut before = None;
-    for key in by_turn(ring) {
-        if ring.statement(key.id()).is_none() {
-            statements.push(statement_about(context, policy, &key.private, before, key.since));
-        }
-        before = Some(key.id().clone());
-    }
-    let revocations = revocations(policy, &seen.bundle, context.clock.now());
-    let requests = Requests::of(root.public().key_id().clone(), statements, revocations);
-    let text = serde_json::to_string_pretty(&requests).expect("names, texts and times serialise");
-    // Each policy applies its own entry as a manager of its own: the others' stay.
-    let key = requests_key(policy);
-    let map = ConfigMap {
-        metadata: managed(names::TRUST_REQUESTS_CONFIG_MAP, &context.settings.namespace),
-        data: Some(BTreeMap::from([(key.clone(), text)])),
-        ..ConfigMap::default()
-    };
-    apply_new(
-        &context.client,
-        &map,
-        &format!(
-            "{}-requests-{}",
-            names::FIELD_MANAGER,
-            &sha256_hex(key.as_bytes())[..16]
-        ),
-    )
-    .await?;
-    Ok(())
-}
-
-/// Keys in the order of their use.
-fn by_turn(ring: &KeyRing) -> impl Iterator<Item = &Key> {
-    ring.active.iter().chain(&ring.next)
-}
-
-/// The policy's revocations that are not yet published.
-fn revocations(
-    policy: &KeyRotationPolicy,
-    bundle: &Stored<PublishedBundle>,
-    now: Timestamp,
-) -> Vec<Revocation> {
-    let Stored::Present(bundle) = bundle else {
-        return Vec::new();
-    };
-    let revoked = policy.spec.revoked.iter();
-    revoked
-        .filter(|revoked| {
-            let key = bundle.trusted.find(&revoked.key_id);
-            key.is_some_and(|key| key.revocation.is_none())
-        })
-        .filter_map(|revoked| {
-            let reason = match revoked.reason {
-                RevocationReason::KeyCompromise => revocation::RevocationReason::KeyCompromise,
-                RevocationReason::Superseded => revocation::RevocationReason::Superseded,
-                RevocationReason::CessationOfOperation => revocation::RevocationReason::CessationOfOperation,
-                RevocationReason::PrivilegeWithdrawn => revocation::RevocationReason::PrivilegeWithdrawn,
-            };
-            Some(Revocation::of(
-                revoked.key_id.parse().ok()?,
-                reason,
-                revoked.since,
-                now,
-            ))
-        })
-        .collect()
-}
-
-/// Writes the bundle: what was published before, and what this policy adds and takes out.
-async fn publish(
-    context: &Context,
-    policy: &KeyRotationPolicy,
-    plan: &Plan,
-    seen: Seen,
-) -> Result<(), KeyError> {
-    let mut edit = Edit {
-        withdrawn: plan.withdrawn.clone(),
-        roots: seen.new_root_statements(),
-        revocations: seen.new_revocations(),
-        ..Edit::default()
-    };
-    let Stored::Present(root) = &seen.root else {
-        return Ok(());
-    };
-    if let RootKey::Kept(root) = root {
-        edit.roots.extend(root.statements.iter().cloned());
-        for revocation in revocations(policy, &seen.bundle, context.clock.now()) {
-            edit.revocations.push(revocation.sign(root.signer())?);
-        }
-    }
-    let mut active = None;
-    if let Stored::Present(ring) = &seen.ring {
-        edit.statements.clone_from(&ring.statements);
-        active = ring.active.as_ref().map(|key| key.id().clone());
-    }
-    let (main, pages, version) = match seen.bundle {
-        Stored::Present(bundle) => (Some(bundle.main), bundle.pages, bundle.version),
-        _ => (None, seen.orphans, None),
-    };
-    let bundle = edited(main, root.public(), &paged_keys(&pages), edit);
-    let map = build_bundle(context, &bundle, pages.len(), version);
-    // Nothing is published that nobody could believe.
-    bundle.with_pages(pages).verify()?;
-    match active {
-        Some(active) if map.metadata.resource_version.is_none() => {
-            apply_new(&context.client, &map, &maker(context, &active)).await?;
-        }
-        _ => {
-            apply(&context.client, &map).await?;
-        }
-    }
-    let message = format!("the public key is in {}", names::TRUST_CONFIG_MAP);
-    context.events.normal(policy, reasons::KEY_PUBLISHED, message);
-    Ok(())
-}
-
-fn build_bundle(context: &Context, bundle: &Bundle, pages: usize, version: Option<String>) -> ConfigMap {
-    let mut metadata = managed(names::TRUST_CONFIG_MAP, &context.settings.namespace);
-    metadata.resource_version = version;
-    let mut data = BTreeMap::from([
-        (names::TRUST_BUNDLE_KEY.to_owned(), bundle.to_json()),
-        (names::TRUST_ROOT_KEY.to_owned(), bundle.root.public_key.clone()),
-    ]);
-    if pages > 0 {
-        data.insert(names::TRUST_PAGES_KEY.to_owned(), pages.to_string());
-    }
-    ConfigMap {
-        metadata,
-        data: Some(data),
-        ..ConfigMap::default()
-    }
-}
-
-/// Puts the oldest statements on a page, then takes them out of the bundle. When only the first was written, the page is
-/// there and the bundle continues on it.
-async fn page(context: &Context, bundle: Stored<PublishedBundle>) -> Result<(), KeyError> {
-    let Stored::Present(bundle) = bundle else {
-        return Ok(());
-    };
-    let number = bundle.pages.len() + 1;
-    if number > names::TRUST_PAGES {
-        return Err(KeyError::Full);
-    }
-    if let Some(begun) = &bundle.begun {
-        let left = continued(bundle.main, begun);
-        apply(
-            &context.client,
-            &build_bundle(context, &left, number, bundle.version),
-        )
-        .await?;
-        return Ok(());
-    }
-    let (left, page) = paged(bundle.main, PAGE_SIZE);
-    let map = ConfigMap {
-        metadata: managed(&names::trust_page(number), &context.settings.namespace),
-        immutable: Some(true),
-        data: Some(BTreeMap::from([(
-            names::TRUST_BUNDLE_KEY.to_owned(),
-            page.to_json(),
-        )])),
-        ..ConfigMap::default()
-    };
-    apply(&context.client, &map).await?;
-    apply(
-        &context.client,
-        &build_bundle(context, &left, number, bundle.version),
-    )
-    .await?;
-    Ok(())
-}
-
-/// The keys of a policy whose key in use is published.
-fn put_to_use(context: &Context, policy: &KeyRotationPolicy, seen: &Seen) {
-    let (Stored::Present(ring), Stored::Present(bundle)) = (&seen.ring, &seen.bundle) else {
-        return;
-    };
-    let Some(active) = &ring.active else { return };
-    context.keyring.publish(Trust {
-        keys: bundle.trusted.clone(),
-        root_pem: bundle.trusted.root().spki_pem(),
-    });
-    let name = name_of(policy);
-    let counter = counter(context, policy, &name, active);
-    let changed = match policy.spec.purpose {
-        Purpose::Signing => put_signer(context, &name, ring, active, bundle, counter),
-        Purpose::Sealing | Purpose::Session => put_openers(context, policy, name, ring, &counter),
-    };
-    if changed {
-        tracing::info!(policy = %policy.name_any(), key = active.id().short(), "a published key is in use");
-        context.triggers.wake_all();
-    }
-}
-
-/// The counter of the key in use: the one that counts already, or one that goes on from what was noted.
-fn counter(context: &Context, policy: &KeyRotationPolicy, name: &PolicyName, active: &Key) -> Arc<Counter> {
-    context.keyring.counter(name, active.id()).unwrap_or_else(|| {
-        let rotation = &policy.spec.rotation;
-        let limit = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok());
-        let (uses, bytes) = (limit(rotation.max_uses), limit(rotation.max_bytes));
-        let mark = |tenths: u64| Usage {
-            uses: uses.map_or(u64::MAX, |uses| uses.saturating_mul(tenths) / 10),
-            bytes: bytes.map_or(u64::MAX, |bytes| bytes.saturating_mul(tenths) / 10),
-        };
-        let noted = noted_usage(policy, active.id());
-        context.keyring.new_counter(noted, [mark(9), mark(10)])
-    })
-}
-
-fn put_signer(
-    context: &Context,
-    name: &PolicyName,
-    ring: &KeyRing,
-    active: &Key,
-    bundle: &PublishedBundle,
-    counter: Arc<Counter>,
-) -> bool {
-    let statement = ring
-        .statement(active.id())
-        .and_then(|envelope| Some((envelope, bundle.trusted.roots().key_statement(envelope).ok()?)));
-    let Some((envelope, statement)) = statement else {
-        tracing::error!(
-            policy = name.1,
-            "the policy's Secret has no valid statement about its own key"
-        );
-        context.keyring.withdraw(name, true);
-        return false;
-    };
-    let roots = &bundle.main.roots;
-    let roots = roots.iter().map(|one| one.to_json().into_bytes()).collect();
-    let private = Arc::clone(&active.private);
-    match Signer::new(private, (envelope, &statement), roots, counter) {
-        Some(signer) => context.keyring.put_signer(&name.1, signer),
-        None => false,
-    }
-}
-
-/// All keys of the policy open what was sealed under them, whatever their place.
-fn put_openers(
-    context: &Context,
-    policy: &KeyRotationPolicy,
-    name: PolicyName,
-    ring: &KeyRing,
-    counter: &Arc<Counter>,
-) -> bool {
-    if policy.spec.purpose != Purpose::Sealing {
-        return false;
-    }
-    let namespace = Some(name.0.clone()).filter(|namespace| *namespace != context.settings.namespace);
-    let openers = ring
-        .iter()
-        .filter_map(|key| Opener::new(Arc::clone(&key.private), namespace.clone(), Arc::clone(counter)))
-        .collect();
-    context.keyring.put_openers(name, openers)
 }

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{KeyRotationPolicy, names};
-use controller_core::bundle_edit::pageable;
 use controller_core::key_plan::{Keys, Published, Stored};
 use controller_core::key_ring::KeyRing;
 use controller_core::new_key;
@@ -62,30 +61,7 @@ pub struct PublishedBundle {
 impl PublishedBundle {
     /// What a plan may know of it.
     pub fn known(&self) -> Published {
-        let keys = self.trusted.iter().map(|key| &key.statement);
-        let root = self.trusted.root().key_id();
-        Published {
-            root: root.clone(),
-            former_roots: self
-                .trusted
-                .roots()
-                .ids()
-                .filter(|id| *id != root)
-                .cloned()
-                .collect(),
-            keys: keys
-                .map(|one| (one.key_id.clone(), one.predecessor.clone()))
-                .collect(),
-            revoked: self
-                .trusted
-                .iter()
-                .filter(|key| key.revocation.is_some())
-                .map(|key| key.statement.key_id.clone())
-                .collect(),
-            succeeded: self.trusted.roots().succeeded().cloned().collect(),
-            unpaged: self.main.statements.len(),
-            pageable: pageable(&self.main),
-        }
+        Published::of(&self.main, &self.trusted)
     }
 }
 
@@ -298,6 +274,7 @@ fn parse_ring(secret: &Secret, policy: &KeyRotationPolicy) -> Result<KeyRing, St
 pub fn owner_of(policy: &KeyRotationPolicy) -> String {
     format!("{}/{}", policy.namespace().unwrap_or_default(), policy.name_any())
 }
+
 /// The bundle, or the pages that are left of it.
 async fn observe_bundle(maps: &Api<ConfigMap>) -> Result<(Stored<PublishedBundle>, Vec<Bundle>), CallError> {
     let map = call("read the trust bundle", maps.get_opt(names::TRUST_CONFIG_MAP)).await?;

@@ -21,14 +21,17 @@ mod health;
 mod identity;
 #[cfg(test)]
 mod key_damage;
+mod key_requests;
 mod key_rotation;
 mod key_store;
+mod key_use;
 mod keyring;
 mod lease;
 mod metrics;
 #[cfg(test)]
 mod recorded_server;
 mod root_key;
+mod root_rotation;
 #[cfg(test)]
 mod rotation_faults;
 mod runs;
@@ -41,6 +44,7 @@ mod telemetry;
 #[cfg(test)]
 mod test_context;
 mod triggers;
+mod trust_bundle;
 mod watch;
 mod workflow;
 

@@ -2,7 +2,11 @@
 //! Whatever happened, the same keys are there in the end, none was lost, none was used before it was published, and every
 //! receipt is believed by whoever pinned the first root.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 use api::names;
 use controller_core::key_plan::PAGE_AT;
@@ -29,14 +33,14 @@ fn signing() -> Value {
 
 /// Goes one way from where `start` is, without a fault and then with each fault at each write, and compares. How many ways
 /// were gone.
-async fn enumerate(start: &Simulation, way: impl AsyncFn(&mut Simulation)) -> usize {
+async fn enumerate(start: &Simulation, way: impl AsyncFn(&mut Simulation) + Sync) -> usize {
     enumerate_revoking(start, &BTreeSet::new(), way).await
 }
 
 async fn enumerate_revoking(
     start: &Simulation,
     revoked: &BTreeSet<KeyId>,
-    way: impl AsyncFn(&mut Simulation),
+    way: impl AsyncFn(&mut Simulation) + Sync,
 ) -> usize {
     let mut calm = start.copy();
     way(&mut calm).await;
@@ -44,23 +48,44 @@ async fn enumerate_revoking(
     assert_eq!(calm.failures(), <[String; 0]>::default(), "without a fault");
     let (end, writes) = (calm.outline(), calm.server.write_count());
     assert!(writes > 0, "nothing happened");
-    for at in 0..writes {
-        for fault in Fault::ALL {
-            let mut simulation = start.copy();
-            simulation.server.fail(at, fault);
-            way(&mut simulation).await;
-            let about = || format!("{fault:?} at write {at} of {:?}", simulation.server.writes());
-            assert!(
-                simulation.failures().len() <= 1,
-                "{}: {:?}",
-                about(),
-                simulation.failures()
-            );
-            assert_eq!(simulation.outline(), end, "{}", about());
-            simulation.verify_receipts(revoked);
+    let faults: Vec<_> = (0..writes)
+        .flat_map(|at| Fault::ALL.map(|fault| (at, fault)))
+        .collect();
+    on_every_core(&faults, async |(at, fault)| {
+        let mut simulation = start.copy();
+        simulation.server.fail(*at, *fault);
+        way(&mut simulation).await;
+        let about = || format!("{fault:?} at write {at} of {:?}", simulation.server.writes());
+        assert!(
+            simulation.failures().len() <= 1,
+            "{}: {:?}",
+            about(),
+            simulation.failures()
+        );
+        assert_eq!(simulation.outline(), end, "{}", about());
+        simulation.verify_receipts(revoked);
+    });
+    faults.len()
+}
+
+/// Does `work` with each of the items, on as many threads as there are cores, each with a runtime of its own.
+fn on_every_core<T: Sync>(items: &[T], work: impl AsyncFn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    let take = || items.get(next.fetch_add(1, Ordering::Relaxed));
+    let all = async || {
+        while let Some(item) = take() {
+            work(item).await;
         }
-    }
-    writes * Fault::ALL.len()
+    };
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(all());
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(run);
+        }
+    });
 }
 
 async fn installed(namespace: &str, spec: &Value) -> Simulation {
@@ -202,8 +227,11 @@ async fn a_revocation_of_the_key_in_use() {
 #[tokio::test]
 async fn a_page_of_old_statements() {
     let start = installed("ops", &signing()).await;
-    start.fill_bundle(PAGE_AT, KeyPurpose::Signing);
-    enumerate(&start, one_interval).await;
+    start.fill_bundle(PAGE_AT + 1, KeyPurpose::Signing);
+    enumerate(&start, async |simulation| {
+        simulation.settle().await;
+    })
+    .await;
 }
 
 #[tokio::test]

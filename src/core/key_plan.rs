@@ -14,9 +14,11 @@ use api::{
     key_rotation_policy::{KeyState, KeyStatus, Purpose},
     names, reasons,
 };
+use crypto::trust::{Bundle, TrustedKeys};
 use crypto::{Envelope, KeyId};
 use jiff::Timestamp;
 
+use crate::bundle_edit::pageable;
 use crate::key_ring::KeyRing;
 
 /// How many keys an offline root is asked for ahead of their turn, so that no rotation waits for a person.
@@ -140,6 +142,26 @@ pub struct Published {
     pub unpaged: usize,
     /// How many of these may go to a page: those about signing keys, which stay for ever.
     pub pageable: usize,
+}
+
+impl Published {
+    /// What a plan may know of a bundle: `main` is what its own ConfigMap holds, `trusted` comes of all of it.
+    pub fn of(main: &Bundle, trusted: &TrustedKeys) -> Self {
+        let root = trusted.root().key_id();
+        let statements = trusted.iter().map(|key| &key.statement);
+        let revoked = trusted.iter().filter(|key| key.revocation.is_some());
+        Self {
+            root: root.clone(),
+            former_roots: trusted.roots().ids().filter(|id| *id != root).cloned().collect(),
+            succeeded: trusted.roots().succeeded().cloned().collect(),
+            keys: statements
+                .map(|one| (one.key_id.clone(), one.predecessor.clone()))
+                .collect(),
+            revoked: revoked.map(|key| key.statement.key_id.clone()).collect(),
+            unpaged: main.statements.len(),
+            pageable: pageable(main),
+        }
+    }
 }
 
 /// How much a key was used.

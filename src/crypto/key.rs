@@ -202,15 +202,11 @@ impl VerifyingKey {
 
     /// Reads one PEM block `PUBLIC KEY` for each algorithm of the suite, with nothing but white space around them.
     pub fn from_spki_pem(text: &str) -> Result<Self, Error> {
-        let blocks = pem::decode_blocks("PUBLIC KEY", text).ok_or(Error::Pem)?;
-        let der = blocks
-            .iter()
-            .map(|block| block.as_slice())
-            .collect::<Vec<_>>()
-            .concat();
+        let blocks: Vec<Vec<u8>> = pem::decode_blocks("PUBLIC KEY", text).ok_or(Error::Pem)?;
+        let der = blocks.concat();
         let key = Self::from_spki_der(&der)?;
         let lengths = key.suite.algorithms().iter().map(|one| one.spki_len());
-        if blocks.iter().map(|block| block.len()).eq(lengths) {
+        if blocks.iter().map(Vec::len).eq(lengths) {
             Ok(key)
         } else {
             Err(Error::Pem)
@@ -402,7 +398,7 @@ mod tests {
         use aws_lc_rs::signature::{ED25519, ML_DSA_87};
         let hybrid = key(Suite::Ed25519MlDsa87, 7);
         let pem = hybrid.verifying_key().spki_pem();
-        let blocks = pem::decode_blocks("PUBLIC KEY", &pem).unwrap();
+        let blocks: Vec<Vec<u8>> = pem::decode_blocks("PUBLIC KEY", &pem).unwrap();
         let signature = hybrid.sign(b"m").unwrap();
         let (classical, quantum) = signature.split_at(64);
         ParsedPublicKey::new(&ED25519, &blocks[0])

@@ -34,8 +34,12 @@ pub(crate) fn decode(label: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
     if blocks.len() == 1 { blocks.pop() } else { None }
 }
 
-/// The DER of each of the blocks that `text` is: one, or two where a key is made of two.
-pub(crate) fn decode_blocks(label: &str, text: &str) -> Option<Vec<Zeroizing<Vec<u8>>>> {
+/// The DER of each of the blocks that `text` is: one, or two where a key is made of two. `Der` is `Zeroizing` where it is
+/// secret, and a plain vector where it is public.
+pub(crate) fn decode_blocks<Der>(label: &str, text: &str) -> Option<Vec<Der>>
+where
+    Der: From<Vec<u8>> + AsMut<Vec<u8>>,
+{
     const MOST: usize = 2;
     let mut blocks = Vec::with_capacity(MOST);
     let mut rest = text.trim();
@@ -55,7 +59,10 @@ pub(crate) fn decode_blocks(label: &str, text: &str) -> Option<Vec<Zeroizing<Vec
 }
 
 /// The DER of the block at the start of `text`, and what follows it.
-fn decode_first<'a>(label: &str, text: &'a str) -> Option<(Zeroizing<Vec<u8>>, &'a str)> {
+fn decode_first<'a, Der>(label: &str, text: &'a str) -> Option<(Der, &'a str)>
+where
+    Der: From<Vec<u8>> + AsMut<Vec<u8>>,
+{
     let (body, rest) = text
         .strip_prefix("-----BEGIN ")?
         .strip_prefix(label)?
@@ -64,12 +71,12 @@ fn decode_first<'a>(label: &str, text: &'a str) -> Option<(Zeroizing<Vec<u8>>, &
     let rest = rest.strip_prefix(label)?.strip_prefix("-----")?;
     let mut lines = body.trim_ascii().lines().peekable();
     // Room for all of it: a buffer that grows leaves parts of a private key behind.
-    let mut der = Zeroizing::new(Vec::with_capacity(body.len()));
+    let mut der = Der::from(Vec::with_capacity(body.len()));
     while let Some(line) = lines.next() {
         if lines.peek().is_some() && line.len() != LINE {
             return None;
         }
-        BASE64.decode_vec(line, &mut der).ok()?;
+        BASE64.decode_vec(line, der.as_mut()).ok()?;
     }
     Some((der, rest))
 }
@@ -106,14 +113,14 @@ mod tests {
             both.replace('\n', "\r\n"),
             format!("\n{}\n\n{}\n", *one, *two),
         ] {
-            let blocks = decode_blocks("X", &text).unwrap();
+            let blocks: Vec<Vec<u8>> = decode_blocks("X", &text).unwrap();
             assert_eq!(blocks.len(), 2);
             assert_eq!(
                 (blocks[0].as_slice(), blocks[1].as_slice()),
                 (&[1; 60][..], &[2; 100][..])
             );
         }
-        assert_eq!(decode_blocks("X", &one).unwrap().len(), 1);
+        assert_eq!(decode_blocks::<Vec<u8>>("X", &one).unwrap().len(), 1);
         for bad in [
             String::new(),
             format!("{both}{}", *one),
@@ -127,7 +134,7 @@ mod tests {
             format!("{both}x"),
             format!("{}{}", *one, *encode("Y", b"y")),
         ] {
-            assert!(decode_blocks("X", &bad).is_none(), "{bad}");
+            assert!(decode_blocks::<Vec<u8>>("X", &bad).is_none(), "{bad}");
         }
     }
 }

@@ -34,7 +34,7 @@ impl SigningKey {
     /// Reads one PEM block `PRIVATE KEY` for each algorithm of a known suite, with nothing but white space around them.
     /// Expanded private keys are refused: a seed can be checked, they cannot.
     pub fn from_pkcs8_pem(text: &str) -> Result<Self, Error> {
-        let blocks = pem::decode_blocks("PRIVATE KEY", text).ok_or(Error::Pkcs8)?;
+        let blocks: Vec<Zeroizing<Vec<u8>>> = pem::decode_blocks("PRIVATE KEY", text).ok_or(Error::Pkcs8)?;
         let (suite, seed) = Suite::ALL
             .into_iter()
             .find_map(|suite| Some((suite, seed_in(suite, &blocks)?)))
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_encodings_are_those_of_another_library() {
-        let blocks = |suite| pem::decode_blocks("PRIVATE KEY", &key(suite).pkcs8_pem()).unwrap();
+        let blocks = |suite| pem::decode_blocks::<Vec<u8>>("PRIVATE KEY", &key(suite).pkcs8_pem()).unwrap();
         for (suite, algorithm) in [
             (Suite::MlDsa87, &signature::ML_DSA_87_SIGNING),
             (Suite::MlDsa65, &signature::ML_DSA_65_SIGNING),

@@ -5,12 +5,13 @@ use crate::attestation::{Attestation, BlockResult, Outcome, RunError};
 use crate::binary_text::{BASE64, Engine as _};
 use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
-use crate::grant::{Grant, WorkflowRef};
+use crate::grant::WorkflowRef;
 use crate::json;
 use crate::key::{KeyId, SigningKey};
 use crate::suite::Suite;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// The payload type of a receipt's envelope.
@@ -241,7 +242,11 @@ pub struct ResourceDescriptor {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: BTreeMap<String, String>,
     /// Its bytes, base64.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "serialize_base64"
+    )]
     pub content: Option<String>,
     /// The media type of the bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,6 +254,16 @@ pub struct ResourceDescriptor {
     /// Of the attestation: what a reader would otherwise have to unpack it for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<RunFigures>,
+}
+
+/// Most of a statement is the base64 of its records, in which there is nothing to escape: it is written as it is.
+#[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
+fn serialize_base64<S: Serializer>(text: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = text.as_deref().unwrap_or_default();
+    match RawValue::from_string(format!("\"{text}\"")) {
+        Ok(raw) if !text.contains('\\') => raw.serialize(serializer),
+        _ => text.serialize(serializer),
+    }
 }
 
 /// Figures of the run, repeated from the attestation in the open.
@@ -475,10 +490,17 @@ pub(crate) fn build_attested_dependencies(attestation: &Attestation) -> Vec<Reso
     dependencies
 }
 
+/// What a receipt repeats of a grant that its builder has made itself.
+#[derive(Deserialize)]
+struct Granted {
+    #[serde(default)]
+    specifications: BTreeMap<String, DigestSet>,
+}
+
 /// The specifications that were granted beside the document.
-pub(crate) fn build_granted_dependencies(grant: &Grant) -> Vec<ResourceDescriptor> {
-    let specifications = grant.specifications.iter();
-    specifications
+pub(crate) fn build_specifications(granted: &BTreeMap<String, DigestSet>) -> Vec<ResourceDescriptor> {
+    granted
+        .iter()
         .map(|(name, digest)| build_file(&format!("specification/{name}"), digest, "text/x-python"))
         .collect()
 }
@@ -488,11 +510,15 @@ fn build_dependencies(claim: &Claim, attestation: Option<&Attestation>) -> Vec<R
         build_file(DOCUMENT, &claim.document, "text/markdown"),
         build_file("inputs", &claim.inputs, "application/json"),
     ];
-    let grant = claim
+    let granted = claim
         .grant
         .as_ref()
-        .and_then(|envelope| json::from_slice::<Grant>(envelope.payload()).ok());
-    dependencies.extend(grant.as_ref().map(build_granted_dependencies).unwrap_or_default());
+        .and_then(|envelope| serde_json::from_slice::<Granted>(envelope.payload()).ok());
+    dependencies.extend(
+        granted
+            .iter()
+            .flat_map(|granted| build_specifications(&granted.specifications)),
+    );
     dependencies.extend(attestation.map(build_attested_dependencies).unwrap_or_default());
     dependencies
 }
@@ -622,6 +648,26 @@ mod tests {
         assert_eq!(statement.grant().unwrap(), sample.claim.grant);
         assert_eq!(statement.attestation().unwrap(), sample.claim.attestation);
         assert!((statement.gpu_seconds() - 0.25).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_content_that_needs_escapes_gets_them() {
+        for text in [
+            "",
+            "QUJD",
+            "a\"b",
+            "\",\"name\":\"x",
+            "a\\u0041",
+            "a\\",
+            "\n\u{e9}",
+        ] {
+            let descriptor = ResourceDescriptor {
+                content: Some(text.to_owned()),
+                ..ResourceDescriptor::default()
+            };
+            let json = serde_json::to_string(&descriptor).unwrap();
+            assert_eq!(json, format!("{{\"content\":{}}}", serde_json::json!(text)));
+        }
     }
 
     #[test]

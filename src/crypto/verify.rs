@@ -575,7 +575,7 @@ fn grant_difference(statement: &Statement, grant: &Grant) -> Option<&'static str
         ("agent", grant.act_as == external.act_as),
         (
             "specifications",
-            receipt::build_granted_dependencies(grant)
+            receipt::build_specifications(&grant.specifications)
                 .iter()
                 .all(|one| dependencies.contains(one)),
         ),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::key_rotation_policy::Purpose;
 use api::{KeyRotationPolicy, names};
-use controller_core::bundle_edit::{Edit, edited, pageable, paged};
+use controller_core::bundle_edit::{Edit, edited, paged};
 use controller_core::key_plan::{
     Keys, Observed, PAGE_SIZE, Plan, Published, Root, Step, Stored, Usage, plan,
 };
@@ -89,8 +89,6 @@ struct StoredRoot {
 struct Seen {
     root: Option<SigningKey>,
     successor: Option<SigningKey>,
-    /// Statements of roots about one another.
-    root_statements: Vec<Envelope>,
     ring: Option<KeyRing>,
     main: Option<Bundle>,
     paged: BTreeSet<KeyId>,
@@ -276,15 +274,11 @@ impl Rehearsal {
                 successor: seen.successor.as_ref().map(id),
                 rolled: stored.rolled.clone(),
             })),
-            keys: stored(
-                seen.ring
-                    .as_ref()
-                    .map(|ring| Keys::of(ring, |one| seen.believes(one))),
-            ),
+            keys: stored(seen.keys()),
             bundle: stored(seen.published()),
-            keys_elsewhere: false,
             answered: BTreeSet::new(),
             root_answered: false,
+            keys_elsewhere: false,
             requested: BTreeSet::new(),
             usage: self.usage,
             dropped_sources: None,
@@ -509,7 +503,6 @@ impl Store {
         Ok(Seen {
             root: root.map(|root| key(&root.seed)).transpose()?,
             successor: successor.map(key).transpose()?,
-            root_statements: root.map(|root| root.statements.clone()).unwrap_or_default(),
             ring: self.secret.as_ref().map(KeyRing::from_data).transpose()?,
             main: self.bundle.as_deref().map(parse).transpose()?,
             paged: self.paged()?,
@@ -554,30 +547,19 @@ impl StoredRoot {
 }
 
 impl Seen {
-    /// Whether a root states it that this root, and what roots state of one another, leads to.
-    fn believes(&self, statement: &Envelope) -> bool {
-        let Some(root) = &self.root else { return false };
-        Roots::follow(root.verifying_key(), &self.root_statements)
-            .is_ok_and(|roots| roots.key_statement(statement).is_ok())
-    }
-
     /// What a plan may know of the bundle.
     fn published(&self) -> Option<Published> {
         let (main, trusted) = self.main.as_ref().zip(self.trusted.as_ref())?;
-        let root = trusted.root().key_id();
-        let statements = trusted.iter().map(|key| &key.statement);
-        let revoked = trusted.iter().filter(|key| key.revocation.is_some());
-        Some(Published {
-            root: root.clone(),
-            former_roots: trusted.roots().ids().filter(|id| *id != root).cloned().collect(),
-            keys: statements
-                .map(|one| (one.key_id.clone(), one.predecessor.clone()))
-                .collect(),
-            revoked: revoked.map(|key| key.statement.key_id.clone()).collect(),
-            unpaged: main.statements.len(),
-            pageable: pageable(main),
-            succeeded: trusted.roots().succeeded().cloned().collect(),
-        })
+        Some(Published::of(main, trusted))
+    }
+
+    /// What a plan may know of the keys.
+    fn keys(&self) -> Option<Keys> {
+        let own = self.root.as_ref().map(SigningKey::verifying_key);
+        let own = own.and_then(|root| Roots::follow(root, &[]).ok());
+        let roots = self.trusted.as_ref().map(TrustedKeys::roots).or(own.as_ref());
+        let is_believed = |one: &Envelope| roots.is_some_and(|roots| roots.key_statement(one).is_ok());
+        self.ring.as_ref().map(|ring| Keys::of(ring, is_believed))
     }
 }
 
