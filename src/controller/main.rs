@@ -13,6 +13,7 @@ mod conclusion;
 mod connection;
 mod context;
 mod controllers;
+mod demand_metrics;
 mod entropy;
 mod events;
 mod fleet;
@@ -41,6 +42,7 @@ mod telemetry;
 #[cfg(test)]
 mod test_context;
 mod triggers;
+mod waiting_room;
 mod watch;
 mod workflow;
 
