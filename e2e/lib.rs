@@ -13,6 +13,7 @@ pub mod cli;
 pub mod cluster;
 pub mod documents;
 pub mod dump;
+pub mod external_metrics;
 pub mod faults;
 pub mod heads;
 pub mod namespace;

@@ -20,6 +20,6 @@ pub use chimera_head::{ChimeraHead, ChimeraHeadSpec, ChimeraHeadStatus};
 pub use condition::{Condition, ConditionStatus};
 pub use digest_set::DigestSet;
 pub use key_rotation_policy::{KeyRotationPolicy, KeyRotationPolicySpec, KeyRotationPolicyStatus};
-pub use maml_workflow::{MamlWorkflow, MamlWorkflowSpec, MamlWorkflowStatus};
+pub use maml_workflow::{Isolation, MamlWorkflow, MamlWorkflowSpec, MamlWorkflowStatus};
 pub use mu_receipt::{MuReceipt, MuReceiptSpec, MuReceiptStatus};
 pub use role::Role;

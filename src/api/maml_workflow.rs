@@ -19,6 +19,8 @@ use crate::{Condition, DigestSet, Role};
 pub const ATTEMPTS_LIMIT: usize = 5;
 /// How many diagnostics a status keeps.
 pub const DIAGNOSTICS_LIMIT: usize = 20;
+/// How many rows [`MamlWorkflowStatus::candidates`] keeps.
+pub const CANDIDATES_LIMIT: usize = 16;
 /// The largest outputs, in bytes of JSON, that a status carries itself.
 pub const OUTPUTS_LIMIT: usize = 16 * 1024;
 /// The largest document, in bytes.
@@ -117,6 +119,18 @@ pub struct MamlWorkflowSpec {
     #[schemars(with = "Role")]
     pub role: Option<Role>,
 
+    /// How the run is kept apart from others. `Process`: in a sandbox of its own, on a warm pod that may
+    /// hold other runs. `Pod`: on a pod that is made from a suitable ChimeraHead for this run alone and
+    /// deleted after it, which takes seconds. The receipt names it.
+    #[serde(default)]
+    pub isolation: Isolation,
+
+    /// Whose turn it is when several runs wait for the same place: the highest goes first, from -1000
+    /// to 1000. A run under way is never stopped for another one.
+    #[serde(default)]
+    #[schemars(range(min = -1000, max = 1000))]
+    pub priority: i32,
+
     /// Runs only on heads whose labels match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head_selector: Option<HeadSelector>,
@@ -127,8 +141,9 @@ pub struct MamlWorkflowSpec {
     #[schemars(range(min = 1, max = 604_800))]
     pub timeout_seconds: i32,
 
-    /// How long the run may wait for a head, in seconds. It then ends with the reason
-    /// `PendingDeadlineExceeded`. Without it, it waits for ever.
+    /// How long the run may wait for a head, in seconds, since the workflow was created or its spec last
+    /// changed. It then ends with the reason `PendingDeadlineExceeded`. Time in which `suspend` is true
+    /// does not count. Without it, the run waits for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub pending_deadline_seconds: Option<i32>,
@@ -173,6 +188,8 @@ impl Default for MamlWorkflowSpec {
             submitter: None,
             act_as: None,
             role: None,
+            isolation: Isolation::default(),
+            priority: 0,
             head_selector: None,
             timeout_seconds: default_timeout_seconds(),
             pending_deadline_seconds: None,
@@ -297,6 +314,12 @@ pub struct MamlWorkflowStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<AssignedHead>,
 
+    /// While the run waits for a head: what stands between it and each head of this namespace, those that
+    /// are nearest to taking it first; at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub candidates: Vec<Candidate>,
+
     /// How many GPUs the pod of the run has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<i32>,
@@ -363,6 +386,45 @@ pub struct AssignedHead {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<String>,
+}
+
+/// Pods of one head, and why they do not take the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// Name of the ChimeraHead.
+    pub head: String,
+    /// How many of its pods this is said of; 0 when it has none.
+    pub pods: i32,
+    /// `Busy`, `Spare`, `NotReady`, `ScaledToZero` or `Unsuitable`.
+    pub state: CandidateState,
+    /// The same as a sentence; of an unsuitable head, what it lacks.
+    pub message: String,
+}
+
+/// Why a pod does not take a run, in the order of how near it is to taking it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum CandidateState {
+    /// It suits; all its places are taken.
+    Busy,
+    /// It suits, and waits to replace a lost pod.
+    Spare,
+    /// It suits as far as is known, and takes no runs yet.
+    NotReady,
+    /// The head suits as far as is known, and `spec.replicas` is 0.
+    ScaledToZero,
+    /// It lacks something that the run needs.
+    Unsuitable,
+}
+
+/// Whether a run shares its pod with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Isolation {
+    /// A sandbox of its own on a warm pod, which may hold other runs beside it.
+    #[default]
+    Process,
+    /// A pod of its own, made for it and deleted after it.
+    Pod,
 }
 
 /// An attempt that ended without an answer.

@@ -51,10 +51,10 @@ reasons! {
 
     // MamlWorkflow: choosing a head.
     HEAD_ASSIGNED = "HeadAssigned", "MamlWorkflow Scheduled", "A head has been claimed.";
-    NO_HEAD = "NoHead", "MamlWorkflow Scheduled", "No ChimeraHead of this namespace matches role, selector and permissions, or runs the document's languages. The message says what is missing.";
+    NO_HEAD = "NoHead", "MamlWorkflow Scheduled", "No ChimeraHead of this namespace matches role, selector and permissions, or offers what the document requires. The message says what is missing and what would help.";
     HEADS_NOT_READY = "HeadsNotReady", "MamlWorkflow Scheduled", "Heads match, but none is ready yet.";
-    HEADS_BUSY = "HeadsBusy", "MamlWorkflow Scheduled", "All matching heads hold as many runs as they can. The run starts when one is free.";
-    WAITING_FOR_GPU = "WaitingForGpu", "MamlWorkflow Scheduled", "The document asks for GPUs and no matching head has enough of them free.";
+    HEADS_BUSY = "HeadsBusy", "MamlWorkflow Scheduled", "All matching heads hold as many runs as they can. The run starts when one is free and it is its turn.";
+    WAITING_FOR_GPU = "WaitingForGpu", "MamlWorkflow Scheduled", "The document asks for GPUs, or a version of CUDA, that no head of this namespace offers.";
     PENDING_DEADLINE_EXCEEDED = "PendingDeadlineExceeded", "MamlWorkflow Scheduled, Succeeded", "No head was free within `spec.pendingDeadlineSeconds`.";
     NOT_SCHEDULED = "NotScheduled", "MamlWorkflow Scheduled", "The run ended before a head was claimed.";
 
@@ -93,7 +93,7 @@ reasons! {
     HEADS_READY = "HeadsReady", "ChimeraHead Ready", "As many pods take runs as asked for.";
     STARTING = "Starting", "ChimeraHead Ready", "Pods are starting.";
     DEGRADED = "Degraded", "ChimeraHead Ready", "Fewer pods take runs than asked for; the message says why.";
-    SCALED_TO_ZERO = "ScaledToZero", "ChimeraHead Ready", "`spec.replicas` is 0.";
+    SCALED_TO_ZERO = "ScaledToZero", "ChimeraHead Ready; MamlWorkflow Scheduled", "`spec.replicas` is 0; of a workflow: the only ChimeraHeads that suit have no pods. The run starts when one is scaled up.";
     IMAGE_NOT_ALLOWED = "ImageNotAllowed", "ChimeraHead Ready", "`spec.image` is not on the operator's list of allowed images. No pod is made.";
     RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound", "ChimeraHead Ready", "The RuntimeClass of `spec.gpu` does not exist. No pod is made.";
     PODS_REFUSED = "PodsRefused", "ChimeraHead Ready", "The API server refused a pod, for example by a quota; the message is its answer.";

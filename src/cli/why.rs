@@ -4,7 +4,7 @@
 
 use api::MamlWorkflow;
 use api::condition::{self, ConditionStatus};
-use api::maml_workflow::{Diagnostic, Severity};
+use api::maml_workflow::{Candidate, CandidateState, Diagnostic, Severity};
 use api::reasons;
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ pub struct Explanation {
     pub reason: String,
     /// What exactly was found.
     pub details: Vec<String>,
+    /// What stands between the run and each head, those first that are nearest to taking it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<Candidate>,
     /// What would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
@@ -53,10 +56,23 @@ fn text(explanation: &Explanation) -> String {
     for detail in &explanation.details {
         text.extend(["  ", &output::harmless(detail), "\n"]);
     }
+    if !explanation.heads.is_empty() {
+        let rows: Vec<_> = explanation.heads.iter().map(row).collect();
+        text.push_str(&output::table(&["HEAD", "PODS", "STATE", "WHY"], &rows));
+    }
     if let Some(help) = &explanation.help {
         text.extend(["hint: ", help, "\n"]);
     }
     text
+}
+
+fn row(head: &Candidate) -> Vec<String> {
+    vec![
+        head.head.clone(),
+        head.pods.to_string(),
+        format!("{:?}", head.state),
+        output::harmless(&head.message),
+    ]
 }
 
 /// Explains the state of a workflow.
@@ -84,6 +100,7 @@ pub fn explain(workflow: &MamlWorkflow, events: &[Report]) -> Explanation {
                 summary: format!("{name} succeeded"),
                 reason: reasons::SUCCEEDED.to_owned(),
                 details: receipt.into_iter().collect(),
+                heads: Vec::new(),
                 help: None,
             }
         } else {
@@ -130,11 +147,32 @@ pub fn explain(workflow: &MamlWorkflow, events: &[Report]) -> Explanation {
         details.extend(warning.map(|event| format!("last warning: {}: {}", event.reason, event.message)));
     }
     details.dedup();
+    let waits_for_head = !failed && blocking.type_ == condition::SCHEDULED;
+    let heads = if waits_for_head {
+        status.candidates
+    } else {
+        Vec::new()
+    };
     Explanation {
         summary,
-        help: help(&reason, &name),
+        help: help(&reason, &name).map(|help| with_scaling(help, &heads)),
         reason,
         details,
+        heads,
+    }
+}
+
+/// A head without pods may help where others are too busy, too.
+fn with_scaling(help: String, heads: &[Candidate]) -> String {
+    let empty = heads
+        .iter()
+        .find(|head| head.state == CandidateState::ScaledToZero);
+    match empty {
+        Some(empty) => format!(
+            "{help}; kubectl scale head/{} --replicas=1 starts one",
+            empty.head
+        ),
+        None => help,
     }
 }
 
@@ -151,6 +189,7 @@ fn unseen(name: &str, workflow: &MamlWorkflow) -> Explanation {
         },
         reason: reasons::PENDING.to_owned(),
         details: Vec::new(),
+        heads: Vec::new(),
         help: (!seen).then(|| "is the controller running, and does it watch this namespace?".to_owned()),
     }
 }
@@ -167,14 +206,15 @@ fn place(found: &Diagnostic) -> String {
 fn help(reason: &str, name: &str) -> Option<String> {
     let help = match reason {
         reasons::NO_HEAD => {
-            "kubectl get head shows the heads of this namespace; create one whose role and labels match"
+            "create a ChimeraHead that offers what is missing, or correct what the document requires"
         }
+        reasons::SCALED_TO_ZERO => "a head that suits has no pods",
         reasons::HEADS_NOT_READY => "kubectl describe head says what its pods wait for",
         reasons::HEADS_BUSY => {
             "it starts by itself when a head is free; kubectl scale head/NAME --replicas=N adds more"
         }
         reasons::WAITING_FOR_GPU => {
-            "kubectl get head -o wide shows free GPUs; give a head more with spec.gpu.count"
+            "give a ChimeraHead enough GPUs with spec.gpu.count, on nodes whose driver runs the CUDA asked for"
         }
         reasons::SUSPENDED => "set spec.suspend to false",
         reasons::DOCUMENT_INVALID => {
@@ -304,6 +344,47 @@ mod tests {
             ["3 of 3 are busy", "last warning: Retrying: "]
         );
         assert!(explanation.help.is_some_and(|help| help.contains("scale")));
+    }
+
+    #[test]
+    fn a_run_that_waits_for_a_head_shows_what_every_head_says() {
+        let mut workflow = workflow(&[("Scheduled", "False", "HeadsBusy", "all 2 are busy")]);
+        let row = |head: &str, state, message: &str| Candidate {
+            head: head.to_owned(),
+            pods: 2,
+            state,
+            message: message.to_owned(),
+        };
+        workflow.status.as_mut().unwrap().candidates = vec![
+            row("q", CandidateState::Busy, "all 2 place(s) are taken"),
+            row("z", CandidateState::ScaledToZero, "spec.replicas is 0"),
+            row(
+                "c",
+                CandidateState::Unsuitable,
+                "lacks role quantum (it is crypto)",
+            ),
+        ];
+        let explanation = explain(&workflow, &[]);
+        assert_eq!(explanation.heads.len(), 3);
+        let help = explanation.help.clone().unwrap();
+        assert!(
+            help.ends_with("kubectl scale head/z --replicas=1 starts one"),
+            "{help}"
+        );
+        assert_eq!(
+            text(&explanation),
+            format!(
+                "w waits: HeadsBusy\n  all 2 are busy\n\
+                 HEAD   PODS   STATE          WHY\n\
+                 q      2      Busy           all 2 place(s) are taken\n\
+                 z      2      ScaledToZero   spec.replicas is 0\n\
+                 c      2      Unsuitable     lacks role quantum (it is crypto)\n\
+                 hint: {help}\n"
+            )
+        );
+        // A run under way waits for nobody.
+        let workflow = self::workflow(&[("Succeeded", "Unknown", "Running", "")]);
+        assert_eq!(explain(&workflow, &[]).heads, []);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     clock,
     context::Scope,
     keyring::Signer,
-    workflow::{RESYNC, SOON, WorkflowError, policy, turn},
+    workflow::{RESYNC, SOON, WorkflowError, age, policy},
 };
 
 /// Judges the outcome, signs and stores the receipt, then writes the status.
@@ -102,8 +102,8 @@ async fn write_conclusion(
             other?;
         }
     }
-    let (created, uid) = turn(workflow);
-    scope.context.triggers.stop_waiting(created, &uid);
+    let uid = workflow.uid().unwrap_or_default();
+    scope.context.fleet.stop_waiting(&uid);
     scope
         .context
         .runs
@@ -269,7 +269,7 @@ fn announce(scope: &Scope, workflow: &MamlWorkflow, judged: &Judged, receipt: &s
             .with_label_values(&[result])
             .observe(ran.as_secs_f64());
     }
-    let (created, _) = turn(workflow);
+    let (created, _) = age(workflow);
     context
         .metrics
         .signed_seconds

@@ -36,6 +36,7 @@ use crate::{
     causes::with_causes,
     clock::{self, Clock},
     context::{Context, Remembered, Scope},
+    demand_metrics::DemandMetrics,
     entropy::KeyMaker,
     events::Events,
     fleet::Fleet,
@@ -139,6 +140,7 @@ async fn build_context(
     let tls = authority.client_config(clock::now())?;
     let triggers = Arc::new(Triggers::default());
     let fleet = Fleet::new(Arc::clone(&triggers));
+    metrics.add(DemandMetrics::new(Arc::clone(&fleet))?)?;
     let runs = Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics));
     let key_maker = KeyMaker::new(&settings.entropy_sources, Arc::clone(&metrics));
     tokio::spawn(key_maker.clone().check());
@@ -250,7 +252,7 @@ async fn start_scope(
     );
     let receipt_references = drive(receipt_references, &mut tasks.feeders);
     let head_references = stream::select_all([
-        references(heads.changes),
+        head_changes(heads.changes, Arc::clone(&scope)),
         UnboundedReceiverStream::new(context.triggers.subscribe_heads()).boxed(),
     ]);
     // Heads are listed before pods are followed, and both before runs are: a run that a predecessor started is
@@ -374,6 +376,25 @@ fn limited<T: Send + 'static>(references: BoxStream<'static, T>) -> BoxStream<'s
         .boxed()
 }
 
+/// Heads that changed, as the fleet notes them too.
+fn head_changes(
+    changes: BoxStream<'static, Change<ChimeraHead>>,
+    scope: Arc<Scope>,
+) -> BoxStream<'static, ObjectRef<ChimeraHead>> {
+    changes
+        .map(move |change| {
+            let fleet = &scope.context.fleet;
+            match &change {
+                Change::Applied(head) => fleet.note(head),
+                Change::Deleted(head) => {
+                    fleet.forget(&head.namespace().unwrap_or_default(), &head.name_any());
+                }
+            }
+            ObjectRef::from_obj(change.object())
+        })
+        .boxed()
+}
+
 /// Workflows that changed; the run of one that was deleted is stopped.
 fn workflow_changes(
     changes: BoxStream<'static, Change<MamlWorkflow>>,
@@ -395,6 +416,7 @@ fn workflow_changes(
 fn stop_run(scope: &Scope, uid: &str) {
     scope.context.runs.cancel(uid, "the workflow was deleted");
     scope.context.runs.forget(uid);
+    scope.context.fleet.stop_waiting(uid);
 }
 
 /// Workflows whose document is in a ConfigMap that changed, if they wait for it.
@@ -454,7 +476,8 @@ async fn sweep(scope: Arc<Scope>) {
         }
         let alive: std::collections::HashSet<_> =
             scope.workflows.state().iter().filter_map(|w| w.uid()).collect();
-        for uid in scope.context.runs.workflows() {
+        let known = scope.context.runs.workflows().into_iter();
+        for uid in known.chain(scope.context.fleet.room().workflows()) {
             if !alive.contains(&uid) {
                 stop_run(&scope, &uid);
             }
@@ -462,6 +485,13 @@ async fn sweep(scope: Arc<Scope>) {
         let pods: std::collections::HashSet<_> =
             scope.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         scope.context.fleet.retain(|uid| pods.contains(uid));
+        let heads: std::collections::HashSet<_> = scope
+            .heads
+            .state()
+            .iter()
+            .map(|head| (head.namespace().unwrap_or_default(), head.name_any()))
+            .collect();
+        scope.context.fleet.retain_heads(|head| heads.contains(head));
         head::show_head_status(&scope);
     }
 }

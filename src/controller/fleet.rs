@@ -1,6 +1,7 @@
 //! The heads as this process knows them: one connection to each head pod, and who has reserved a place on it.
 //!
-//! Placement decides on this view and reserves in the same critical section, so two runs never take the same place.
+//! Placement decides on this view and reserves in the same critical section, so two runs never take the same place. A place
+//! that becomes free goes to the run whose turn it is, in the [waiting room](crate::waiting_room).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,10 +10,15 @@ use std::{
     time::Duration,
 };
 
-use api::Role;
-use controller_core::placement::{Demand, HeadView, Offer, Placement, place};
+use api::{ChimeraHead, ChimeraHeadSpec, Role};
+use controller_core::{
+    demand::Demand,
+    no_place::NoPlace,
+    placement::{Group, HeadView, Offer, is_free, place, suits},
+};
 use crypto::VerifyingKey;
 use head_proto::{Environment, HeadStatus};
+use kube::ResourceExt as _;
 use rustls::ClientConfig;
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
@@ -20,7 +26,8 @@ use tonic::transport::Channel;
 use crate::{
     causes::with_causes,
     connection,
-    triggers::{Triggers, WAKE_ON_RELEASE},
+    triggers::Triggers,
+    waiting_room::{Candidacy, WaitingRoom},
 };
 
 /// A head pod as Kubernetes describes it: what is needed to dial and to place runs.
@@ -71,7 +78,16 @@ struct Entry {
     reserved: HashSet<String>,
     /// Why the head is not connected or not ready.
     message: String,
+    /// Which lanes of waiting runs it suits, as far as that was asked.
+    suited: HashMap<u64, bool>,
     task: AbortHandle,
+}
+
+/// A ChimeraHead as last seen.
+struct Noted {
+    group: Group,
+    /// Its spec but for the numbers of pods: while that stays the same, its pods offer the same.
+    spec: ChimeraHeadSpec,
 }
 
 /// A place on a head, reserved for one run.
@@ -99,6 +115,10 @@ pub struct PodHealth {
 /// All head pods that this process is, or tries to be, connected to.
 pub struct Fleet {
     entries: Mutex<HashMap<String, Entry>>,
+    /// The ChimeraHeads, by namespace and name.
+    groups: Mutex<BTreeMap<(String, String), Noted>>,
+    /// Who waits for a place. Its lock is taken last.
+    room: WaitingRoom,
     triggers: Arc<Triggers>,
 }
 
@@ -107,6 +127,8 @@ impl Fleet {
     pub fn new(triggers: Arc<Triggers>) -> Arc<Self> {
         Arc::new(Self {
             entries: Mutex::default(),
+            groups: Mutex::default(),
+            room: WaitingRoom::new(Arc::clone(&triggers)),
             triggers,
         })
     }
@@ -126,9 +148,12 @@ impl Fleet {
                     ..member
                 };
                 if entry.member != member {
+                    let (namespace, pod_uid) = (member.namespace.clone(), member.pod_uid.clone());
                     entry.member = member;
+                    entry.suited.clear();
+                    self.serve(&mut entries, &pod_uid);
                     drop(entries);
-                    self.triggers.wake_waiting();
+                    self.room.tell(&namespace);
                 }
                 return;
             }
@@ -142,6 +167,7 @@ impl Fleet {
             link: None,
             reserved: HashSet::new(),
             message: "connecting".into(),
+            suited: HashMap::new(),
             task,
         };
         entries.insert(entry.member.pod_uid.clone(), entry);
@@ -209,40 +235,160 @@ impl Fleet {
         counts
     }
 
-    /// Chooses a head for the run and reserves a place on it.
-    pub fn reserve(&self, run_id: &str, demand: &Demand<'_>) -> Result<Reservation, Placement> {
+    /// Notes what is known of a ChimeraHead, whatever pods it has.
+    pub fn note(&self, head: &ChimeraHead) {
+        let key = (head.namespace().unwrap_or_default(), head.name_any());
+        let mut spec = head.spec.clone();
+        (spec.replicas, spec.spares) = (0, 0);
+        let mut groups = self.groups();
+        let known = groups.get(&key).filter(|known| known.spec == spec);
+        let offer = known.and_then(|known| known.group.view.offer.clone());
+        let group = group(head, offer);
+        let changed = known.is_none_or(|known| known.group != group);
+        groups.insert(key, Noted { group, spec });
+        drop(groups);
+        if changed {
+            self.room.tell(&head.namespace().unwrap_or_default());
+        }
+    }
+
+    /// Forgets a ChimeraHead that is gone.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.groups().remove(&(namespace.to_owned(), name.to_owned()));
+        self.room.tell(namespace);
+    }
+
+    /// Forgets ChimeraHeads that are not there any more: their deletion may have been missed.
+    pub fn retain_heads(&self, wanted: impl Fn(&(String, String)) -> bool) {
+        self.groups().retain(|head, _| wanted(head));
+    }
+
+    fn groups(&self) -> MutexGuard<'_, BTreeMap<(String, String), Noted>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reserves a place for the run: the one that was given to it while it waited, or a free one. Without one, it waits.
+    pub fn reserve(&self, run: &Candidacy, demand: &Demand) -> Result<Reservation, NoPlace> {
         let mut entries = self.entries();
-        let views: Vec<_> = entries.values().map(view).collect();
-        let placement = place(&views, demand);
-        let Placement::On { pod_uid } = &placement else {
-            return Err(placement);
+        if let Some(reservation) = self.take_up(&mut entries, run, demand) {
+            return Ok(reservation);
+        }
+        let pods: Vec<_> = entries.values().map(view).collect();
+        let groups = self.known_groups();
+        let pod_uid = match place(&pods, &groups, demand) {
+            Ok(pod_uid) => pod_uid,
+            Err(none) => {
+                self.room.wait(run, demand);
+                return Err(none);
+            }
         };
         let entry = entries
-            .get_mut(pod_uid)
+            .get_mut(&pod_uid)
             .expect("placement chooses among the entries");
         let link = entry.link.clone().expect("only a connected head is ready");
-        entry.reserved.insert(run_id.to_owned());
+        entry.reserved.insert(run.run_id.clone());
+        self.room.begun(&demand.namespace, run);
         Ok(Reservation {
             member: entry.member.clone(),
             link,
         })
     }
 
+    fn known_groups(&self) -> Vec<Group> {
+        self.groups().values().map(|noted| noted.group.clone()).collect()
+    }
+
+    /// All pods and ChimeraHeads as placement sees them.
+    pub fn views(&self) -> (Vec<HeadView>, Vec<Group>) {
+        let pods = self.entries().values().map(view).collect();
+        (pods, self.known_groups())
+    }
+
+    /// The place that was given to the run while it waited, unless it suits no longer.
+    fn take_up(
+        &self,
+        entries: &mut HashMap<String, Entry>,
+        run: &Candidacy,
+        demand: &Demand,
+    ) -> Option<Reservation> {
+        let grant = self.room.take_up(&run.uid)?;
+        let entry = entries.get(&grant.pod_uid);
+        let usable = entry.filter(|entry| {
+            let view = view(entry);
+            grant.run_id == run.run_id && view.ready && !view.spare && suits(&view, demand)
+        });
+        if let Some(Entry {
+            member,
+            link: Some(link),
+            ..
+        }) = usable
+        {
+            return Some(Reservation {
+                member: member.clone(),
+                link: link.clone(),
+            });
+        }
+        self.give_back(entries, &grant.run_id, &grant.pod_uid);
+        None
+    }
+
+    /// Takes a workflow out of the queue: it waits for something else, ended, or is gone.
+    pub fn stop_waiting(&self, uid: &str) {
+        if let Some(grant) = self.room.leave(uid) {
+            self.release(&grant.run_id, &grant.pod_uid);
+        }
+    }
+
+    /// The runs that wait.
+    pub fn room(&self) -> &WaitingRoom {
+        &self.room
+    }
+
     /// Notes that a run which this process did not start occupies a place.
-    pub fn occupy(&self, run_id: &str, pod_uid: &str) {
+    pub fn occupy(&self, run_id: &str, pod_uid: &str, submitter: &str) {
         if let Some(entry) = self.entries().get_mut(pod_uid) {
             entry.reserved.insert(run_id.to_owned());
+            self.room.rejoined(&entry.member.namespace, run_id, submitter);
         }
     }
 
     /// Gives a run's place back.
     pub fn release(&self, run_id: &str, pod_uid: &str) {
-        let freed = self
-            .entries()
+        self.give_back(&mut self.entries(), run_id, pod_uid);
+    }
+
+    fn give_back(&self, entries: &mut HashMap<String, Entry>, run_id: &str, pod_uid: &str) {
+        self.room.ended(run_id);
+        let freed = entries
             .get_mut(pod_uid)
             .is_some_and(|entry| entry.reserved.remove(run_id));
         if freed {
-            self.triggers.wake_waiting_up_to(WAKE_ON_RELEASE);
+            self.serve(entries, pod_uid);
+        }
+    }
+
+    /// Gives the free places of a pod to waiting runs, in their order.
+    fn serve(&self, entries: &mut HashMap<String, Entry>, pod_uid: &str) {
+        let Some(entry) = entries.get_mut(pod_uid) else {
+            return;
+        };
+        loop {
+            let view = view(entry);
+            if !is_free(&view) {
+                return;
+            }
+            // Lanes end, and answers about them are of no more use.
+            if entry.suited.len() > 2 * self.room.lanes(&view.namespace) + 64 {
+                entry.suited.clear();
+            }
+            let suited = &mut entry.suited;
+            let given = self.room.give(&view.namespace, pod_uid, |lane, demand| {
+                *suited.entry(lane).or_insert_with(|| suits(&view, demand))
+            });
+            match given {
+                Some(run_id) => entry.reserved.insert(run_id),
+                None => return,
+            };
         }
     }
 
@@ -309,14 +455,28 @@ impl Fleet {
         let after = view(entry);
         let changed =
             (before.0.ready, &before.0.devices, &before.1) != (after.ready, &after.devices, &entry.message);
-        let room = after.ready && after.running < after.capacity;
-        let roomier = changed || after.running < before.0.running;
+        let offers_otherwise = (&before.0.offer, before.0.gpus) != (&after.offer, after.gpus);
+        if offers_otherwise {
+            entry.suited.clear();
+        }
+        self.serve(&mut entries, &member.pod_uid);
         drop(entries);
+        if let Some(offer) = after.offer {
+            self.remember(member, offer);
+        }
         if changed {
             self.triggers.head(&member.namespace, &member.head);
         }
-        if room && roomier {
-            self.triggers.wake_waiting();
+        if changed || offers_otherwise {
+            self.room.tell(&member.namespace);
+        }
+    }
+
+    /// Remembers what a pod of a head offers, for the time when it has none.
+    fn remember(&self, member: &Member, offer: Arc<Offer>) {
+        let key = (member.namespace.clone(), member.head.clone());
+        if let Some(noted) = self.groups().get_mut(&key) {
+            noted.group.view.offer = Some(offer);
         }
     }
 }
@@ -329,6 +489,8 @@ fn is_what(environment: &Environment, offer: &Offer) -> bool {
             .packages
             .iter()
             .all(|(name, version)| environment.packages.get(name) == Some(version))
+        && offer.cuda == environment.cuda
+        && offer.memory_bytes == environment.memory_bytes
 }
 
 fn offered(environment: &Environment) -> Offer {
@@ -340,7 +502,45 @@ fn offered(environment: &Environment) -> Offer {
             .iter()
             .map(|(name, version)| (name.clone(), version.clone()))
             .collect(),
+        cuda: environment.cuda.clone(),
+        memory_bytes: environment.memory_bytes,
     }
+}
+
+/// What is known of a head's pods before there are any.
+fn group(head: &ChimeraHead, offer: Option<Arc<Offer>>) -> Group {
+    let gpus = head.spec.gpu.as_ref().map_or(0, |gpu| gpu.count);
+    Group {
+        view: HeadView {
+            pod_uid: String::new(),
+            pod: String::new(),
+            namespace: head.namespace().unwrap_or_default(),
+            head: head.name_any(),
+            labels: head.metadata.labels.clone().unwrap_or_default(),
+            role: head.spec.role,
+            node: None,
+            spare: false,
+            ready: false,
+            capacity: 0,
+            running: 0,
+            devices: Vec::new(),
+            gpus: u32::try_from(gpus).unwrap_or(0),
+            offer,
+        },
+        replicas: head.spec.replicas,
+    }
+}
+
+/// Devices that are not known to be sick; an agent of an older version tells of none.
+fn healthy(status: &HeadStatus) -> u32 {
+    let sick = |uuid: &String| {
+        status
+            .device_states
+            .iter()
+            .any(|device| device.uuid == *uuid && !device.healthy)
+    };
+    let healthy = status.devices.iter().filter(|uuid| !sick(uuid)).count();
+    u32::try_from(healthy).unwrap_or(u32::MAX)
 }
 
 fn view(entry: &Entry) -> HeadView {
@@ -377,6 +577,10 @@ fn view(entry: &Entry) -> HeadView {
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),
+        gpus: status.map_or(0, |status| healthy(status)),
         offer: entry.link.as_ref().and_then(|link| link.offer.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests;

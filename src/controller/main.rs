@@ -13,6 +13,7 @@ mod conclusion;
 mod connection;
 mod context;
 mod controllers;
+mod demand_metrics;
 mod entropy;
 mod events;
 mod fleet;
@@ -45,6 +46,7 @@ mod telemetry;
 mod test_context;
 mod triggers;
 mod trust_bundle;
+mod waiting_room;
 mod watch;
 mod workflow;
 

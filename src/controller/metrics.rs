@@ -1,10 +1,10 @@
 //! Prometheus metrics: what the operator counts. Labels are kinds, roles, results and reasons, never objects' names,
-//! apart from the four well-known heads of `chimera_head_status`.
+//! apart from the four well-known heads of `chimera_head_status` and what autoscalers need (`demand_metrics.rs`).
 
 use api::key_rotation_policy::Purpose;
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
 /// All metrics of the process.
@@ -25,8 +25,6 @@ pub struct Metrics {
     pub heads_ready: IntGaugeVec,
     /// Runs under way.
     pub runs_in_flight: IntGauge,
-    /// Runs that wait for a head.
-    pub runs_waiting: IntGauge,
     /// Head pods that were replaced, by role and cause.
     pub regenerations: IntCounterVec,
     /// Share of receipts whose verification succeeded, from 0 to 1, since the start.
@@ -107,7 +105,6 @@ impl Metrics {
                 &["role", "duty"],
             )?,
             runs_in_flight: IntGauge::new("chimera_runs_in_flight", "Runs under way.")?,
-            runs_waiting: IntGauge::new("chimera_runs_waiting", "Runs that wait for a head.")?,
             regenerations: counter(
                 "chimera_regenerations_total",
                 "Head pods replaced.",
@@ -166,7 +163,6 @@ impl Metrics {
             head_status,
             heads_ready,
             runs_in_flight,
-            runs_waiting,
             regenerations,
             verification_success,
             verifications,
@@ -181,7 +177,7 @@ impl Metrics {
             verified,
             refused,
         } = self;
-        let all: [Box<dyn prometheus::core::Collector>; 21] = [
+        let all: [Box<dyn Collector>; 20] = [
             Box::new(requests.clone()),
             Box::new(execution_seconds.clone()),
             Box::new(signed_seconds.clone()),
@@ -189,7 +185,6 @@ impl Metrics {
             Box::new(head_status.clone()),
             Box::new(heads_ready.clone()),
             Box::new(runs_in_flight.clone()),
-            Box::new(runs_waiting.clone()),
             Box::new(regenerations.clone()),
             Box::new(verification_success.clone()),
             Box::new(verifications.clone()),
@@ -206,6 +201,11 @@ impl Metrics {
         ];
         all.into_iter()
             .try_for_each(|collector| registry.register(collector))
+    }
+
+    /// Adds metrics that are gathered when they are asked for.
+    pub fn add(&self, collector: impl Collector + 'static) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(collector))
     }
 
     /// Counts a key that took over.

@@ -269,9 +269,6 @@ impl Runs {
         self.metrics
             .runs_in_flight
             .set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.metrics
-            .runs_waiting
-            .set(i64::try_from(self.triggers.waiting()).unwrap_or(i64::MAX));
     }
 }
 

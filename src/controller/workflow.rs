@@ -9,7 +9,8 @@ use api::{
     reasons,
 };
 use controller_core::{
-    placement::{self, Demand, Placement},
+    demand::Demand,
+    no_place::{NoPlace, Why},
     run::{Destination, Intent, build_grant, run_key},
     sealed::{self, SealedInputs},
     specification::{Files, not_found},
@@ -33,6 +34,7 @@ use crate::{
     fleet::Reservation,
     keyring::Signer,
     runs::{Driven, Request},
+    waiting_room::Candidacy,
 };
 
 /// When an object is looked at again although nothing happened: a missed event heals within this time.
@@ -61,6 +63,12 @@ pub enum WorkflowError {
 pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result<Action, WorkflowError> {
     let observed = observe(&scope, &workflow).await?;
     let plan = plan(observed);
+    if !matches!(plan, Plan::Start(_)) {
+        scope
+            .context
+            .fleet
+            .stop_waiting(&workflow.uid().unwrap_or_default());
+    }
     apply(&scope, &workflow, plan).await
 }
 
@@ -216,8 +224,8 @@ async fn write_wait(
     }
 }
 
-/// Its place among those that wait: first come, first served.
-pub fn turn(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {
+/// When it was created, and its UID.
+pub fn age(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {
     let created = workflow
         .metadata
         .creation_timestamp
@@ -233,37 +241,27 @@ async fn start_run(
     start: Start,
 ) -> Result<Action, WorkflowError> {
     let context = &scope.context;
-    let (created, uid) = turn(workflow);
+    let (created, uid) = age(workflow);
     let run_id = run_key(workflow).run_id(start.attempt);
-    let namespace = workflow.namespace().unwrap_or_default();
-    let languages = placement::languages(&start.accepted.document);
-    let demand = Demand {
-        namespace: &namespace,
-        role: workflow.spec.role,
-        selector: workflow.spec.head_selector.as_ref(),
-        permissions: &start.accepted.document.front_matter.permissions,
-        gpus: start.accepted.document.front_matter.requires.gpus,
-        languages: &languages,
-        packages: &start.accepted.document.front_matter.requires.packages,
+    let demand = Demand::of(workflow, &start.accepted.document);
+    let run = Candidacy {
+        run_id: run_id.clone(),
+        workflow: ObjectRef::from_obj(workflow),
+        uid: uid.clone(),
+        submitter: workflow.spec.submitter.clone().unwrap_or_default(),
+        priority: workflow.spec.priority,
+        created,
     };
-    let reservation = match context.fleet.reserve(&run_id, &demand) {
+    let reservation = match context.fleet.reserve(&run, &demand) {
         Ok(reservation) => reservation,
-        Err(placement) => {
-            let reference = ObjectRef::from_obj(workflow);
-            context.triggers.wait(created, &uid, reference);
-            context
-                .metrics
-                .runs_waiting
-                .set(i64::try_from(context.triggers.waiting()).unwrap_or(i64::MAX));
-            let wait = wait_for(placement, demand.gpus);
-            let plan = plan_without_head(workflow, start, wait, clock::now());
+        Err(none) => {
+            let plan = plan_without_head(workflow, start, wait_for(none), clock::now());
             if matches!(plan, Plan::Conclude(_)) {
-                context.triggers.stop_waiting(created, &uid);
+                context.fleet.stop_waiting(&uid);
             }
             return Box::pin(apply(scope, workflow, plan)).await;
         }
     };
-    context.triggers.stop_waiting(created, &uid);
     let claimed = claim(scope, workflow, &start, &run_id, &reservation).await;
     if !matches!(claimed, Ok(Some(_))) {
         context.fleet.release(&run_id, &reservation.member.pod_uid);
@@ -300,13 +298,17 @@ fn timeout(workflow: &MamlWorkflow) -> Duration {
     Duration::from_secs(u64::try_from(workflow.spec.timeout_seconds).unwrap_or(1))
 }
 
-fn wait_for(placement: Placement, gpus: u32) -> Wait {
-    match placement {
-        Placement::On { .. } => Wait::for_head(reasons::HEADS_BUSY, String::new()),
-        Placement::Busy { message } => Wait::for_head(reasons::HEADS_BUSY, message),
-        Placement::NotReady { message } => Wait::for_head(reasons::HEADS_NOT_READY, message),
-        Placement::NoMatch { message } if gpus > 0 => Wait::for_head(reasons::WAITING_FOR_GPU, message),
-        Placement::NoMatch { message } => Wait::for_head(reasons::NO_HEAD, message),
+fn wait_for(none: NoPlace) -> Wait {
+    let reason = match none.why {
+        Why::Busy => reasons::HEADS_BUSY,
+        Why::NotReady => reasons::HEADS_NOT_READY,
+        Why::ScaledToZero => reasons::SCALED_TO_ZERO,
+        Why::NoGpu => reasons::WAITING_FOR_GPU,
+        Why::NoMatch => reasons::NO_HEAD,
+    };
+    Wait {
+        candidates: none.candidates,
+        ..Wait::for_head(reason, none.message)
     }
 }
 
@@ -409,7 +411,8 @@ fn rejoin(scope: &Scope, workflow: &MamlWorkflow, attempt: i32, pod_uid: &str) -
         return Action::requeue(SOON);
     };
     let run_id = run_key(workflow).run_id(attempt);
-    context.fleet.occupy(&run_id, pod_uid);
+    let submitter = workflow.spec.submitter.as_deref().unwrap_or_default();
+    context.fleet.occupy(&run_id, pod_uid, submitter);
     let run = Driven {
         workflow: ObjectRef::from_obj(workflow),
         uid: workflow.uid().unwrap_or_default(),

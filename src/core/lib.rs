@@ -4,6 +4,7 @@
 //! argument; the same input gives the same plan.
 
 pub mod bundle_edit;
+pub mod demand;
 pub mod document;
 pub mod head_plan;
 pub mod head_pod;
@@ -12,7 +13,9 @@ pub mod key_plan;
 pub mod key_ring;
 pub mod mirror;
 pub mod new_key;
+pub mod no_place;
 pub mod placement;
+pub mod queue;
 pub mod receipt;
 pub mod receipt_check;
 pub mod requirements;

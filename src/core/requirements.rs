@@ -1,9 +1,9 @@
-//! Whether an interpreter has the Python packages that a document requires: PEP 508, with versions as in PEP 440. No IO.
+//! Whether versions are those that a document requires: Python packages by PEP 508, CUDA by the specifiers of PEP 440. No IO.
 
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
-use pep508_rs::pep440_rs::Version;
+use pep508_rs::pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl, VersionOrUrl};
 
 /// An interpreter and what is installed in it.
@@ -46,6 +46,16 @@ fn missing(
     };
     let met = Version::from_str(installed).is_ok_and(|version| wanted.contains(&version));
     (!met).then(|| format!("{written} (installed is {installed})"))
+}
+
+/// Whether a driver whose newest CUDA is `offered` runs what `wanted` asks for: a bare version asks for at least that.
+/// `None` when one of them is no version.
+pub fn meets_cuda(wanted: &str, offered: &str) -> Option<bool> {
+    let offered = Version::from_str(offered).ok()?;
+    if let Ok(least) = Version::from_str(wanted) {
+        return Some(offered >= least);
+    }
+    Some(VersionSpecifiers::from_str(wanted).ok()?.contains(&offered))
 }
 
 /// The environment that markers are evaluated in: heads run Linux on the processor that this was built for.

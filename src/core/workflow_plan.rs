@@ -24,8 +24,10 @@ use crate::{
 /// How long a run may wait without its status saying so: writes for waits that are over in a moment would only slow
 /// a full queue down.
 const QUIET_WAIT: Duration = Duration::from_millis(1500);
-/// When a waiting run is looked at again without any other cause.
+/// When a run is looked at again that waits for something whose coming may be missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// When a run is looked at again that is woken by what it waits for: a place, or a change of its spec.
+const WOKEN: Duration = Duration::from_secs(300);
 
 /// The document of a workflow, as far as it could be found.
 #[derive(Debug, Clone, PartialEq)]
@@ -319,7 +321,7 @@ fn plan_start(observed: Observed<'_>) -> Plan {
         );
     }
     if spec.suspend {
-        return show(Wait::suspended(), observed.status, LOOK_AGAIN);
+        return show(Wait::suspended(), observed.status, WOKEN);
     }
     let source = match observed.source {
         Source::Found(source) => source,
@@ -391,27 +393,28 @@ fn plan_start(observed: Observed<'_>) -> Plan {
 /// What to do when no head could be reserved: wait, or give up at the pending deadline.
 pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now: Timestamp) -> Plan {
     let waited = pending_for(workflow, &start.status, now);
-    if let Some(left) = pending_left(workflow, waited) {
-        if left.is_zero() {
-            let message = format!("no head within {} s: {}", waited.as_secs(), wait.message);
-            let outcome = Outcome::Failed {
-                reason: reasons::PENDING_DEADLINE_EXCEEDED,
-                message,
-            };
-            let (attempt, source, status) = (start.attempt - 1, start.source, start.status);
-            return Plan::Conclude(Box::new(Conclusion {
-                attempt,
-                source,
-                status,
-                outcome,
-            }));
-        }
-        return show(wait, start.status, left.min(LOOK_AGAIN));
+    let left = pending_left(workflow, waited);
+    if left.is_some_and(|left| left.is_zero()) {
+        let message = format!("no head within {} s: {}", waited.as_secs(), wait.message);
+        let outcome = Outcome::Failed {
+            reason: reasons::PENDING_DEADLINE_EXCEEDED,
+            message,
+        };
+        let (attempt, source, status) = (start.attempt - 1, start.source, start.status);
+        return Plan::Conclude(Box::new(Conclusion {
+            attempt,
+            source,
+            status,
+            outcome,
+        }));
     }
-    if waited < QUIET_WAIT && workflow_status::says_nothing_yet(&start.status) {
-        return Plan::RestFor(QUIET_WAIT.saturating_sub(waited).max(Duration::from_millis(100)));
+    let quiet = QUIET_WAIT.saturating_sub(waited);
+    // Only of a first run is it known how long it has waited before anything was written.
+    let unwritten = is_first_run(workflow) && workflow_status::says_nothing_yet(&start.status);
+    if unwritten && left.is_none() && !quiet.is_zero() {
+        return Plan::RestFor(quiet);
     }
-    show(wait, start.status, LOOK_AGAIN)
+    show(wait, start.status, left.map_or(WOKEN, |left| left.min(WOKEN)))
 }
 
 fn deadline(observed: Observed<'_>, wait: Wait) -> Plan {
@@ -431,10 +434,13 @@ fn pending_left(workflow: &MamlWorkflow, waited: Duration) -> Option<Duration> {
     Some(Duration::from_secs(limit).saturating_sub(waited))
 }
 
+fn is_first_run(workflow: &MamlWorkflow) -> bool {
+    workflow.metadata.generation.unwrap_or(1) <= 1 && rerun(workflow).is_none()
+}
+
 /// For how long the current run has been pending: since its creation, or since the last attempt was lost.
 fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timestamp) -> Duration {
-    let first_run = workflow.metadata.generation.unwrap_or(1) <= 1 && rerun(workflow).is_none();
-    let begun = if first_run {
+    let begun = if is_first_run(workflow) {
         workflow.metadata.creation_timestamp.as_ref().map(|time| time.0)
     } else {
         // Of a later run only the status tells when it was first seen.
@@ -714,6 +720,75 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_for_a_head_ends_at_the_deadline_and_is_looked_at_again_no_sooner() {
+        let mut workflow = workflow();
+        workflow.spec.pending_deadline_seconds = Some(60);
+        let wait = || Wait::for_head(reasons::NO_HEAD, "none".into());
+        let at_time = |now| match plan(observed(&workflow)) {
+            Plan::Start(start) => plan_without_head(&workflow, *start, wait(), at(now)),
+            other => panic!("not started: {other:?}"),
+        };
+        assert!(matches!(at_time(101), Plan::Wait { again, .. } if again == Duration::from_secs(59)));
+        assert!(matches!(at_time(159), Plan::Wait { again, .. } if again == Duration::from_secs(1)));
+        let Plan::Conclude(over) = at_time(160) else {
+            panic!("not concluded")
+        };
+        assert!(
+            matches!(&over.outcome, Outcome::Failed { reason: reasons::PENDING_DEADLINE_EXCEEDED, message } if message == "no head within 60 s: none")
+        );
+    }
+
+    #[test]
+    fn the_deadline_of_a_run_that_was_suspended_counts_from_when_it_was_not() {
+        let mut workflow = workflow();
+        workflow.spec.pending_deadline_seconds = Some(60);
+        workflow.spec.suspend = true;
+        let Plan::Wait { wait, status, .. } = plan(Observed {
+            now: at(9_000),
+            ..observed(&workflow)
+        }) else {
+            panic!("does not wait")
+        };
+        workflow.status = Some(workflow_status::waiting(*status, &wait, at(9_000)));
+        // Whoever sets it to false makes a new generation.
+        (workflow.spec.suspend, workflow.metadata.generation) = (false, Some(2));
+        let wait = || Wait::for_head(reasons::HEADS_BUSY, "busy".into());
+        let next = |workflow: &MamlWorkflow, now| match plan(observed(workflow)) {
+            Plan::Start(start) => plan_without_head(workflow, *start, wait(), at(now)),
+            other => panic!("not started: {other:?}"),
+        };
+        let Plan::Wait { status, again, .. } = next(&workflow, 10_000) else {
+            panic!("does not wait")
+        };
+        assert_eq!(again, Duration::from_secs(60));
+        // Another process finds in the status since when it waits.
+        workflow.status = Some(workflow_status::waiting(*status, &wait(), at(10_000)));
+        assert!(
+            matches!(next(&workflow, 10_059), Plan::Wait { again, .. } if again == Duration::from_secs(1))
+        );
+        assert!(matches!(next(&workflow, 10_060), Plan::Conclude(_)));
+    }
+
+    #[test]
+    fn a_raised_priority_before_the_start_leaves_one_run_and_one_receipt() {
+        let mut workflow = workflow();
+        let Plan::Start(first) = plan(observed(&workflow)) else {
+            panic!("not started")
+        };
+        let wait = Wait::for_head(reasons::HEADS_BUSY, "busy".into());
+        workflow.status = Some(workflow_status::waiting(first.status, &wait, at(103)));
+        (workflow.spec.priority, workflow.metadata.generation) = (5, Some(2));
+        let Plan::Start(second) = plan(observed(&workflow)) else {
+            panic!("not started")
+        };
+        assert_eq!(
+            (second.attempt, second.status.attempts.len()),
+            (1, 0),
+            "nothing was lost or begun"
+        );
+    }
+
+    #[test]
     fn a_complete_run_rests_until_its_time_to_live_is_over() {
         let mut workflow = workflow();
         workflow.status = Some(complete(&workflow));
@@ -933,6 +1008,13 @@ mod tests {
         ));
         assert!(matches!(
             plan_without_head(&workflow, start(), wait(), at(103)),
+            Plan::Wait { .. }
+        ));
+        // Of a later run nothing tells since when it waits, until it is written.
+        let mut later = workflow.clone();
+        later.metadata.generation = Some(2);
+        assert!(matches!(
+            plan_without_head(&later, start(), wait(), at(103)),
             Plan::Wait { .. }
         ));
     }

@@ -5,7 +5,9 @@ use api::{
     condition::{
         ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, Verdict, find, is_true, remove, set,
     },
-    maml_workflow::{AssignedHead, BlockState, BlockStatus, Diagnostic, OUTPUTS_LIMIT, ReceiptRef, Severity},
+    maml_workflow::{
+        AssignedHead, BlockState, BlockStatus, Candidate, Diagnostic, OUTPUTS_LIMIT, ReceiptRef, Severity,
+    },
     mu_receipt::ReceiptResult,
     reasons,
 };
@@ -23,26 +25,29 @@ pub struct Wait {
     pub reason: &'static str,
     /// For a person.
     pub message: String,
+    /// What stands between the run and each head.
+    pub candidates: Vec<Candidate>,
 }
 
 impl Wait {
+    fn because(condition: &'static str, reason: &'static str, message: String) -> Self {
+        Self {
+            condition,
+            reason,
+            message,
+            candidates: Vec::new(),
+        }
+    }
+
     /// `spec.suspend` is set.
     pub fn suspended() -> Self {
         let message = "spec.suspend is true; set it to false to start the run".to_owned();
-        Self {
-            condition: SCHEDULED,
-            reason: reasons::SUSPENDED,
-            message,
-        }
+        Self::because(SCHEDULED, reasons::SUSPENDED, message)
     }
 
     /// The document's ConfigMap is not there.
     pub fn for_source(message: String) -> Self {
-        Self {
-            condition: ACCEPTED,
-            reason: reasons::SOURCE_NOT_FOUND,
-            message,
-        }
+        Self::because(ACCEPTED, reasons::SOURCE_NOT_FOUND, message)
     }
 
     /// The run is over, or will never begin, and no published key can sign its receipt.
@@ -55,29 +60,17 @@ impl Wait {
 
     /// No published key can sign, so that no run is begun.
     pub fn for_signer(message: String) -> Self {
-        Self {
-            condition: SCHEDULED,
-            reason: reasons::SIGNING_KEY_UNAVAILABLE,
-            message,
-        }
+        Self::because(SCHEDULED, reasons::SIGNING_KEY_UNAVAILABLE, message)
     }
 
     /// No key at hand opens the sealed inputs.
     pub fn for_opener(message: String) -> Self {
-        Self {
-            condition: SCHEDULED,
-            reason: reasons::SEALING_KEY_UNAVAILABLE,
-            message,
-        }
+        Self::because(SCHEDULED, reasons::SEALING_KEY_UNAVAILABLE, message)
     }
 
     /// No head has room.
     pub fn for_head(reason: &'static str, message: String) -> Self {
-        Self {
-            condition: SCHEDULED,
-            reason,
-            message,
-        }
+        Self::because(SCHEDULED, reason, message)
     }
 }
 
@@ -131,6 +124,7 @@ pub fn waiting(mut status: MamlWorkflowStatus, wait: &Wait, now: Timestamp) -> M
     ));
     rows.push((READY, ConditionStatus::False, ready, what));
     set_all(&mut status, &rows, now);
+    status.candidates.clone_from(&wait.candidates);
     status
 }
 
@@ -150,6 +144,7 @@ pub fn claimed(
     (status.document_digest, status.inputs_digest) = (Some(digests.0), Some(digests.1));
     let on = format!("runs on pod {}, attempt {attempt}", head.pod);
     status.head = Some(head);
+    status.candidates.clear();
     let rows: [Row<'_>; 6] = [
         (
             ACCEPTED,
@@ -241,6 +236,7 @@ pub fn concluded(
     now: Timestamp,
 ) -> MamlWorkflowStatus {
     status.finished_at = status.finished_at.or(Some(now));
+    status.candidates.clear();
     let signed = format!("signed as mur/{}", receipt.name);
     status.receipt_ref = Some(receipt);
     if let Some(refusal) = refusal {

@@ -18,11 +18,12 @@ pub struct Requires {
     pub packages: Vec<String>,
     /// GPUs.
     pub gpus: u32,
-    /// The version of CUDA, as a specifier such as `12.4` or `>=12`.
+    /// The version of CUDA that the driver must run: a specifier such as `>=12` (PEP 440), or a bare version such as
+    /// `12.4`, which asks for at least that.
     pub cuda: Option<String>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
-    /// Qubits of a circuit.
+    /// Qubits of a circuit whose state vector is simulated.
     pub qubits: Option<u32>,
     /// Whether the code needs the network; whether it gets it is up to the head.
     pub network: bool,
@@ -75,7 +76,13 @@ fn listed(requires: &mut Requires, word: &str, span: Span, findings: &mut Findin
     match word.to_ascii_lowercase().as_str() {
         "network" | "internet" => requires.network = true,
         "python" | "python3" => {}
-        lower if names_gpu(lower) => requires.gpus = requires.gpus.max(gpus_of(lower)),
+        lower if names_gpu(lower) => {
+            requires.gpus = requires.gpus.max(gpus_of(lower));
+            let version = lower.strip_prefix("cuda").map(str::trim);
+            if let Some(version) = version.filter(|version| is_specifiers(version)) {
+                requires.cuda = Some(version.to_owned());
+            }
+        }
         _ => package(requires, word, span, findings),
     }
 }
@@ -198,29 +205,25 @@ fn cuda(requires: &mut Requires, value: &Node, findings: &mut Findings<'_>) {
         .scalar()
         .map(|text| text.trim().to_owned())
         .filter(|text| is_version(text) && text.parse::<u32>().is_err());
-    if let Some(version) = version {
-        let message = format!("the CUDA version `{version}` is not checked; heads bring their own");
-        findings.info(Code::RequirementUnknown, value.span, message, "");
-        requires.cuda = Some(version);
+    match version {
+        Some(version) if is_bare_version(&version) || is_specifiers(&version) => {
+            requires.cuda = Some(version)
+        }
+        Some(_) => not_read("cuda", "a version such as 12.4 or >=12", value, findings),
+        None => {}
     }
 }
 
 fn memory(requires: &mut Requires, name: &str, value: &Node, findings: &mut Findings<'_>) {
     match value.scalar().and_then(|text| bytes(&text)) {
-        Some(bytes) => {
-            requires.memory_bytes = Some(bytes);
-            not_chosen_by(name, value, findings);
-        }
+        Some(bytes) => requires.memory_bytes = Some(bytes),
         None => not_read(name, "a size such as 16Gi", value, findings),
     }
 }
 
 fn qubits(requires: &mut Requires, name: &str, value: &Node, findings: &mut Findings<'_>) {
     match value.scalar().and_then(|text| text.trim().parse().ok()) {
-        Some(count) => {
-            requires.qubits = Some(count);
-            not_chosen_by(name, value, findings);
-        }
+        Some(count) => requires.qubits = Some(count),
         None => not_read(name, "a whole number", value, findings),
     }
 }
@@ -229,12 +232,6 @@ fn qubits(requires: &mut Requires, name: &str, value: &Node, findings: &mut Find
 fn not_read(name: &str, wanted: &str, value: &Node, findings: &mut Findings<'_>) {
     let message = format!("requires.{name} is not {wanted}; it is kept but has no effect on a run");
     findings.info(Code::RequirementUnknown, value.span, message, "");
-}
-
-fn not_chosen_by(name: &str, value: &Node, findings: &mut Findings<'_>) {
-    let message = format!("requires.{name} does not decide which head is chosen");
-    let hint = "the resources of a head are set in its ChimeraHead";
-    findings.info(Code::RequirementUnknown, value.span, message, hint);
 }
 
 /// `1024`, `512M`, `16GB` and `1.5Gi` in bytes; `K`, `M`, `G`, `T` are powers of 1000, with `i` of 1024.
@@ -347,10 +344,17 @@ fn is_pep508(text: &str) -> bool {
         .and_then(|inner| inner.strip_suffix(')'))
         .unwrap_or(rest)
         .trim();
-    specifiers.is_empty()
-        || specifiers
-            .split(',')
-            .all(|specifier| is_specifier(specifier.trim()))
+    specifiers.is_empty() || is_specifiers(specifiers)
+}
+
+/// `12` and `12.4`.
+fn is_bare_version(text: &str) -> bool {
+    text.split('.')
+        .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+fn is_specifiers(text: &str) -> bool {
+    text.split(',').all(|specifier| is_specifier(specifier.trim()))
 }
 
 fn is_name(name: &str) -> bool {
@@ -422,12 +426,14 @@ mod tests {
             ("- libs: [a]\n- gpu: 2\n", &["a"], 2, false, &[]),
             ("resources: cuda", &[], 1, false, &["MAML022"]),
             ("resources: [gpu, 16GB]", &[], 1, false, &["MAML030"]),
-            ("resources: {gpu: 4, memory: 1Gi}", &[], 4, false, &["MAML030"]),
-            ("cuda: '12.4'", &[], 1, false, &["MAML030"]),
-            ("cuda: 12.4", &[], 1, false, &["MAML030"]),
+            ("resources: {gpu: 4, memory: 1Gi}", &[], 4, false, &[]),
+            ("cuda: '12.4'", &[], 1, false, &[]),
+            ("cuda: 12.4", &[], 1, false, &[]),
+            ("cuda: '^12'", &[], 1, false, &["MAML030"]),
+            ("cuda: '12.x'", &[], 1, false, &["MAML030"]),
             ("cuda: 2", &[], 2, false, &[]),
             ("memory: much", &[], 0, false, &["MAML030"]),
-            ("qubits: 8", &[], 0, false, &["MAML030"]),
+            ("qubits: 8", &[], 0, false, &[]),
             ("qubits: few", &[], 0, false, &["MAML030"]),
             ("gpu: false", &[], 0, false, &[]),
             ("gpu: 1000", &[], 0, false, &["MAML011"]),
@@ -502,6 +508,16 @@ mod tests {
         let requires = read("{memory: 2Gi, qubits: 5, cuda: '>=12'}").0;
         assert_eq!((requires.memory_bytes, requires.qubits), (Some(2 << 30), Some(5)));
         assert_eq!(requires.cuda.as_deref(), Some(">=12"));
+        for (yaml, cuda) in [
+            ("cuda: 12.4", Some("12.4")),
+            ("cuda: '>=12,<14'", Some(">=12,<14")),
+            ("['cuda>=12.4']", Some(">=12.4")),
+            ("cuda: 2", None),
+            ("cuda: '^12'", None),
+            ("[cuda]", None),
+        ] {
+            assert_eq!(read(yaml).0.cuda.as_deref(), cuda, "{yaml}");
+        }
     }
 
     #[test]

@@ -1,0 +1,279 @@
+//! Turns, against a fleet whose agents only seem to be connected.
+
+use crypto::{SigningKey, Suite};
+use prometheus::core::Collector as _;
+use tonic::transport::Endpoint;
+
+use super::*;
+use crate::demand_metrics::DemandMetrics;
+
+fn member(pod: &str) -> Member {
+    Member {
+        pod_uid: format!("uid-{pod}"),
+        pod: pod.to_owned(),
+        namespace: "team".to_owned(),
+        address: IpAddr::from([127, 0, 0, 1]),
+        node: None,
+        head: "q".to_owned(),
+        labels: BTreeMap::new(),
+        role: Role::Quantum,
+        spare: false,
+        leaving: false,
+        heartbeat: Duration::from_millis(500),
+        failure_threshold: 3,
+    }
+}
+
+fn fleet() -> (
+    Arc<Fleet>,
+    tokio::sync::mpsc::UnboundedReceiver<kube::runtime::reflector::ObjectRef<api::MamlWorkflow>>,
+) {
+    let triggers = Arc::new(Triggers::default());
+    let woken = triggers.subscribe_workflows();
+    (Fleet::new(triggers), woken)
+}
+
+/// A pod that has joined and is not connected yet.
+fn join(fleet: &Fleet, pod: &str) {
+    let entry = Entry {
+        member: member(pod),
+        link: None,
+        reserved: HashSet::new(),
+        message: "connecting".into(),
+        suited: HashMap::new(),
+        task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
+    };
+    fleet.entries().insert(entry.member.pod_uid.clone(), entry);
+}
+
+/// The pod's agent says that it takes so many runs.
+fn connect(fleet: &Fleet, pod: &str, capacity: u32) {
+    let environment = Environment {
+        interpreter: "CPython 3.13.5".into(),
+        languages: vec!["python".into()],
+        ..Environment::default()
+    };
+    let key = SigningKey::from_seed(Suite::MlDsa87, &[1; 32]).expect("a key");
+    let link = Link {
+        channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+        offer: Some(Arc::new(offered(&environment))),
+        attester: key.verifying_key().clone(),
+        status: Arc::new(HeadStatus {
+            ready: true,
+            capacity,
+            environment: Some(environment),
+            ..HeadStatus::default()
+        }),
+    };
+    fleet.set(&member(pod), Some(link), String::new());
+}
+
+fn demand() -> Demand {
+    Demand {
+        namespace: "team".into(),
+        role: None,
+        labels: BTreeMap::new(),
+        allowed: Role::ALL.to_vec(),
+        gpus: 0,
+        languages: vec!["python".into()],
+        packages: Vec::new(),
+        cuda: None,
+        memory_bytes: None,
+        qubits: None,
+        isolation: api::Isolation::Process,
+    }
+}
+
+fn run(uid: &str, submitter: &str, priority: i32, created: i64) -> Candidacy {
+    Candidacy {
+        run_id: format!("run-{uid}"),
+        workflow: kube::runtime::reflector::ObjectRef::new(uid).within("team"),
+        uid: uid.to_owned(),
+        submitter: submitter.to_owned(),
+        priority,
+        created: jiff::Timestamp::from_second(created).expect("in range"),
+    }
+}
+
+#[tokio::test]
+async fn a_place_that_becomes_free_is_kept_for_the_run_whose_turn_it_is() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "a");
+    connect(&fleet, "a", 1);
+    let first = run("first", "ann", 0, 1);
+    fleet.reserve(&first, &demand()).expect("a free place");
+    let (old, high) = (run("old", "ann", 0, 2), run("high", "ann", 5, 3));
+    for waiting in [&old, &high] {
+        assert!(fleet.reserve(waiting, &demand()).is_err());
+    }
+    fleet.release("run-first", "uid-a");
+    assert_eq!(woken.try_recv().expect("looked at").name, "high");
+    assert!(
+        woken.try_recv().is_err(),
+        "nobody else is looked at for one place"
+    );
+    // Neither a newcomer of any priority nor who waits longer takes it.
+    let newcomer = run("new", "bob", 1000, 4);
+    for other in [&newcomer, &old] {
+        assert!(fleet.reserve(other, &demand()).is_err());
+    }
+    assert_eq!(
+        fleet.reserve(&high, &demand()).expect("its place").member.pod,
+        "a"
+    );
+    fleet.release("run-high", "uid-a");
+    assert_eq!(woken.try_recv().expect("looked at").name, "new");
+}
+
+#[tokio::test]
+async fn a_place_that_is_not_taken_up_goes_to_the_next() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "a");
+    connect(&fleet, "a", 1);
+    fleet
+        .reserve(&run("first", "ann", 0, 1), &demand())
+        .expect("a place");
+    let (second, third) = (run("second", "ann", 0, 2), run("third", "ann", 0, 3));
+    for waiting in [&second, &third] {
+        assert!(fleet.reserve(waiting, &demand()).is_err());
+    }
+    fleet.release("run-first", "uid-a");
+    assert_eq!(woken.try_recv().expect("looked at").name, "second");
+    // It was suspended meanwhile.
+    fleet.stop_waiting("second");
+    assert_eq!(woken.try_recv().expect("looked at").name, "third");
+    assert!(fleet.reserve(&third, &demand()).is_ok());
+    fleet.release("run-third", "uid-a");
+    fleet
+        .room()
+        .look(|queues| assert!(queues.is_empty(), "nothing is remembered: {queues:?}"));
+}
+
+#[tokio::test]
+async fn a_place_on_a_pod_that_is_gone_is_given_anew() {
+    let (fleet, mut woken) = fleet();
+    for pod in ["a", "b"] {
+        join(&fleet, pod);
+        connect(&fleet, pod, 1);
+    }
+    fleet
+        .reserve(&run("one", "ann", 0, 1), &demand())
+        .expect("a place");
+    fleet
+        .reserve(&run("two", "ann", 0, 2), &demand())
+        .expect("a place");
+    let waiting = run("waiting", "ann", 0, 3);
+    assert!(fleet.reserve(&waiting, &demand()).is_err());
+    fleet.release("run-one", "uid-a");
+    assert_eq!(woken.try_recv().expect("looked at").name, "waiting");
+    fleet.leave("uid-a");
+    assert!(fleet.reserve(&waiting, &demand()).is_err(), "it waits again");
+    fleet.release("run-two", "uid-b");
+    assert_eq!(
+        fleet.reserve(&waiting, &demand()).expect("a place").member.pod,
+        "b"
+    );
+}
+
+#[tokio::test]
+async fn runs_that_no_head_suits_stand_in_nobodys_way() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "a");
+    connect(&fleet, "a", 1);
+    let gpus = Demand { gpus: 8, ..demand() };
+    assert!(fleet.reserve(&run("picky", "ann", 1000, 1), &gpus).is_err());
+    assert!(fleet.reserve(&run("easy", "ann", 0, 2), &demand()).is_ok());
+    assert!(fleet.reserve(&run("next", "ann", 0, 3), &demand()).is_err());
+    fleet.release("run-easy", "uid-a");
+    assert_eq!(woken.try_recv().expect("looked at").name, "next");
+}
+
+#[tokio::test]
+async fn a_head_that_appears_serves_those_who_wait_in_their_order() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "a");
+    for (uid, priority) in [("low", 0), ("high", 1), ("middle", 0)] {
+        let none = fleet.reserve(&run(uid, "ann", priority, 1), &demand()).err();
+        assert_eq!(
+            none.map(|none| none.why),
+            Some(controller_core::no_place::Why::NotReady)
+        );
+    }
+    connect(&fleet, "a", 2);
+    let first_two = [woken.try_recv(), woken.try_recv()].map(|woken| woken.expect("looked at").name);
+    assert_eq!(first_two, ["high", "low"]);
+    fleet.room().look(|queues| assert_eq!(queues["team"].len(), 1));
+    assert_eq!(woken.try_recv().expect("what changed is told").name, "middle");
+}
+
+#[tokio::test]
+async fn autoscalers_are_told_of_places_and_waits_and_of_nothing_that_is_gone() {
+    let (fleet, _woken) = fleet();
+    let metrics = DemandMetrics::new(Arc::clone(&fleet)).expect("metrics");
+    let told = || -> Vec<String> {
+        let families = metrics.collect();
+        let mut lines = Vec::new();
+        for family in families
+            .iter()
+            .filter(|family| !family.name().ends_with("_seconds"))
+        {
+            for metric in family.get_metric() {
+                let labels: Vec<_> = metric
+                    .get_label()
+                    .iter()
+                    .map(|label| label.value().to_owned())
+                    .collect();
+                let value = metric.get_gauge().get_value();
+                lines.push(format!("{} {} {value}", family.name(), labels.join(",")));
+            }
+        }
+        lines.sort();
+        lines
+    };
+    let head = |name: &str, role: &str| {
+        let spec = serde_json::from_value(serde_json::json!({"role": role, "replicas": 0})).expect("a spec");
+        let mut head = ChimeraHead::new(name, spec);
+        head.metadata.namespace = Some("team".into());
+        head
+    };
+    fleet.note(&head("q", "quantum"));
+    fleet.note(&head("zero", "inference"));
+    join(&fleet, "a");
+    connect(&fleet, "a", 2);
+    let inference = Demand {
+        role: Some(Role::Inference),
+        ..demand()
+    };
+    fleet
+        .reserve(&run("runs", "ann", 0, 1), &demand())
+        .expect("a place");
+    let none = fleet
+        .reserve(&run("waits", "ann", 0, 2), &inference)
+        .err()
+        .expect("no place");
+    assert_eq!(none.why, controller_core::no_place::Why::ScaledToZero);
+    assert_eq!(
+        told(),
+        [
+            "chimera_head_places q,team 2",
+            "chimera_head_places zero,team 0",
+            "chimera_head_places_busy q,team 1",
+            "chimera_head_places_busy zero,team 0",
+            "chimera_head_places_wanted q,team 1",
+            "chimera_head_places_wanted zero,team 1",
+            "chimera_head_runs_waiting q,team 0",
+            "chimera_head_runs_waiting zero,team 1",
+            "chimera_queue_runs_waiting team,inference 1",
+            "chimera_runs_waiting  1",
+        ]
+    );
+    fleet.forget("team", "zero");
+    fleet.stop_waiting("waits");
+    assert!(
+        told()
+            .iter()
+            .all(|line| !line.contains("zero") && !line.contains("inference")),
+        "{:?}",
+        told()
+    );
+}

@@ -1,0 +1,481 @@
+//! Whose turn it is: the order in which the waiting runs of one namespace are given places. No IO, no clock.
+//!
+//! Priority first; among equals the submitter with the fewest runs under way, then the one who was given a place longest
+//! ago; of one submitter's runs the oldest. One place in [`PATIENCE_TURNS`] goes to whoever has waited longest, once that is
+//! more than [`PATIENCE`]: so everybody is served in the end, whoever else keeps coming.
+//!
+//! Runs of equal demands wait in one lane. A run that no head suits stands in nobody's way: a place is offered to the lanes
+//! that it suits. A turn costs one look at each lane and at each submitter who waits.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use crate::demand::Demand;
+
+/// A run that has waited longer than this is served out of turn.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+/// Of so many places, one is given out of turn.
+pub const PATIENCE_TURNS: u64 = 8;
+
+/// The submitters remembered beyond those who wait or run.
+const IDLE_SHARES: usize = 64;
+
+/// A run that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// UID of the workflow.
+    pub uid: String,
+    /// `spec.submitter`: places are shared between submitters.
+    pub submitter: String,
+    /// `spec.priority`.
+    pub priority: i32,
+    /// Creation of the workflow.
+    pub created: Timestamp,
+    /// What it asks for.
+    pub demand: Demand,
+}
+
+/// When a workflow was created, and its UID: no two are alike.
+type Age = (Timestamp, String);
+
+/// Runs of equal demands.
+#[derive(Debug)]
+struct Lane {
+    demand: Arc<Demand>,
+    /// By priority and submitter.
+    levels: BTreeMap<Reverse<i32>, BTreeMap<String, BTreeSet<Age>>>,
+    ages: BTreeSet<Age>,
+}
+
+/// Where a waiting run stands.
+#[derive(Debug)]
+struct Stand {
+    lane: u64,
+    submitter: String,
+    priority: Reverse<i32>,
+    age: Age,
+}
+
+/// What a submitter has been given.
+#[derive(Debug, Default)]
+struct Share {
+    under_way: u32,
+    /// The round after the one in which it was served last.
+    next_round: u64,
+}
+
+/// The waiting runs of one namespace, and what their submitters have been given.
+#[derive(Debug, Default)]
+pub struct Queue {
+    lanes: BTreeMap<u64, Lane>,
+    lane_of: HashMap<Arc<Demand>, u64>,
+    next_lane: u64,
+    stands: HashMap<String, Stand>,
+    shares: HashMap<String, Share>,
+    /// A submitter who comes now is served in this round; everybody who waits gets one place a round.
+    round: u64,
+    turns: u64,
+}
+
+/// Some waiting runs of equal demands.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneView<'a> {
+    /// What they ask for.
+    pub demand: &'a Demand,
+    /// How many they are.
+    pub length: usize,
+    /// When the oldest was created.
+    pub oldest: Timestamp,
+}
+
+impl Queue {
+    /// Lets a run wait. One that waits already keeps its age and takes the place of its new priority and demand.
+    pub fn wait(&mut self, run: Waiting) {
+        self.leave(&run.uid);
+        let demand = Arc::new(run.demand);
+        let id = *self.lane_of.entry(Arc::clone(&demand)).or_insert_with(|| {
+            self.next_lane += 1;
+            self.next_lane
+        });
+        let lane = self.lanes.entry(id).or_insert_with(|| Lane {
+            demand,
+            levels: BTreeMap::new(),
+            ages: BTreeSet::new(),
+        });
+        let stand = Stand {
+            lane: id,
+            submitter: run.submitter,
+            priority: Reverse(run.priority),
+            age: (run.created, run.uid.clone()),
+        };
+        let level = lane.levels.entry(stand.priority).or_default();
+        let line = level.entry(stand.submitter.clone()).or_default();
+        line.insert(stand.age.clone());
+        lane.ages.insert(stand.age.clone());
+        self.stands.insert(run.uid, stand);
+    }
+
+    /// Takes a run out of the queue; whether it was there.
+    pub fn leave(&mut self, uid: &str) -> bool {
+        let Some(stand) = self.stands.remove(uid) else {
+            return false;
+        };
+        let Some(lane) = self.lanes.get_mut(&stand.lane) else {
+            return false;
+        };
+        lane.ages.remove(&stand.age);
+        if let Some(level) = lane.levels.get_mut(&stand.priority) {
+            if let Some(line) = level.get_mut(&stand.submitter) {
+                line.remove(&stand.age);
+                if line.is_empty() {
+                    level.remove(&stand.submitter);
+                }
+            }
+            if level.is_empty() {
+                lane.levels.remove(&stand.priority);
+            }
+        }
+        if lane.ages.is_empty() {
+            self.lane_of.remove(&lane.demand);
+            self.lanes.remove(&stand.lane);
+        }
+        true
+    }
+
+    /// The UID of the workflow whose turn it is for a place that suits some demands. A lane's number is never used again, so
+    /// that an answer about it may be remembered.
+    pub fn next(&self, now: Timestamp, mut suits: impl FnMut(u64, &Demand) -> bool) -> Option<&str> {
+        let lanes = self.lanes.iter();
+        let lanes: Vec<_> = lanes
+            .filter(|(id, lane)| suits(**id, &lane.demand))
+            .map(|(_, lane)| lane)
+            .collect();
+        if self.turns % PATIENCE_TURNS == PATIENCE_TURNS - 1 {
+            let oldest = lanes.iter().filter_map(|lane| lane.ages.first()).min()?;
+            if waited(oldest.0, now) > PATIENCE {
+                return Some(&oldest.1);
+            }
+        }
+        let highest = lanes.iter().filter_map(|lane| lane.levels.keys().next()).min()?;
+        let levels = lanes.iter().filter_map(|lane| lane.levels.get(highest));
+        levels
+            .flatten()
+            .filter_map(|(submitter, line)| Some((self.standing(submitter), line.first()?)))
+            .min()
+            .map(|(_, age)| age.1.as_str())
+    }
+
+    /// The lower, the sooner a submitter is served.
+    fn standing(&self, submitter: &str) -> (u32, u64) {
+        self.shares.get(submitter).map_or((0, self.round), |share| {
+            (share.under_way, share.next_round.max(self.round))
+        })
+    }
+
+    /// Notes that a submitter's run was given a place. [`Queue::leave`] takes it out of the queue.
+    pub fn begun(&mut self, submitter: &str) {
+        let share = self.shares.entry(submitter.to_owned()).or_default();
+        self.round = self.round.max(share.next_round);
+        share.next_round = self.round + 1;
+        share.under_way += 1;
+        self.turns += 1;
+    }
+
+    /// Notes that a submitter's run gave its place back.
+    pub fn ended(&mut self, submitter: &str) {
+        if let Some(share) = self.shares.get_mut(submitter) {
+            share.under_way = share.under_way.saturating_sub(1);
+        }
+        if self.shares.len() > IDLE_SHARES {
+            // Who is forgotten stands where a newcomer does.
+            let round = self.round;
+            self.shares
+                .retain(|_, share| share.under_way > 0 || share.next_round > round);
+        }
+    }
+
+    /// How many runs wait.
+    pub fn len(&self) -> usize {
+        self.stands.len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.stands.is_empty()
+    }
+
+    /// Whether there is nothing to remember: nobody waits or runs.
+    pub fn is_idle(&self) -> bool {
+        self.is_empty() && self.shares.values().all(|share| share.under_way == 0)
+    }
+
+    /// The lanes.
+    pub fn lanes(&self) -> impl Iterator<Item = LaneView<'_>> {
+        self.lanes.values().filter_map(|lane| {
+            Some(LaneView {
+                demand: &lane.demand,
+                length: lane.ages.len(),
+                oldest: lane.ages.first()?.0,
+            })
+        })
+    }
+
+    /// The oldest workflows of every lane, up to `count` of each.
+    pub fn oldest_of_each_lane(&self, count: usize) -> impl Iterator<Item = &str> {
+        let lanes = self.lanes.values();
+        lanes.flat_map(move |lane| lane.ages.iter().take(count).map(|age| age.1.as_str()))
+    }
+
+    /// The UIDs of all workflows that wait.
+    pub fn uids(&self) -> impl Iterator<Item = &String> {
+        self.stands.keys()
+    }
+}
+
+/// For how long a run has waited that was created then.
+pub fn waited(created: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(created)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::placement::tests::demand;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).expect("in range")
+    }
+
+    fn waiting(uid: &str, submitter: &str, priority: i32, created: i64) -> Waiting {
+        Waiting {
+            uid: uid.into(),
+            submitter: submitter.into(),
+            priority,
+            created: at(created),
+            demand: demand(),
+        }
+    }
+
+    /// Gives the next place, as the controller does.
+    fn give(queue: &mut Queue, now: i64) -> Option<String> {
+        give_suiting(queue, now, |_, _| true)
+    }
+
+    fn give_suiting(queue: &mut Queue, now: i64, suits: impl FnMut(u64, &Demand) -> bool) -> Option<String> {
+        let uid = queue.next(at(now), suits)?.to_owned();
+        let submitter = queue.stands[&uid].submitter.clone();
+        queue.leave(&uid);
+        queue.begun(&submitter);
+        Some(uid)
+    }
+
+    #[test]
+    fn the_highest_priority_goes_first_and_the_oldest_among_equals() {
+        let mut queue = Queue::default();
+        for (uid, priority, created) in [("old", 0, 1), ("low", -5, 0), ("high", 9, 3), ("young", 0, 2)] {
+            queue.wait(waiting(uid, "ann", priority, created));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| give(&mut queue, 10)).collect();
+        assert_eq!(order, ["high", "old", "young", "low"]);
+    }
+
+    #[test]
+    fn one_who_submits_one_run_is_served_before_the_rest_of_a_thousand() {
+        let mut queue = Queue::default();
+        for number in 0..1000 {
+            queue.wait(waiting(&format!("many-{number:04}"), "many", 0, number));
+        }
+        assert_eq!(give(&mut queue, 1000).as_deref(), Some("many-0000"));
+        queue.wait(waiting("single", "one", 0, 1001));
+        assert_eq!(give(&mut queue, 1001).as_deref(), Some("single"));
+        assert_eq!(give(&mut queue, 1002).as_deref(), Some("many-0001"));
+    }
+
+    #[test]
+    fn submitters_take_turns_and_the_one_with_fewer_runs_under_way_comes_first() {
+        let mut queue = Queue::default();
+        for number in 0..4 {
+            queue.wait(waiting(&format!("a{number}"), "ann", 0, number));
+            queue.wait(waiting(&format!("b{number}"), "bob", 0, 100 + number));
+        }
+        // Runs that end at once: turn by turn, in the order of age.
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            let uid = give(&mut queue, 200).expect("somebody waits");
+            queue.ended(if uid.starts_with('a') { "ann" } else { "bob" });
+            order.push(uid);
+        }
+        assert_eq!(order, ["a0", "b0", "a1", "b1"]);
+        // Ann's run goes on, and Bob catches up.
+        queue.begun("ann");
+        queue.begun("ann");
+        assert_eq!(give(&mut queue, 200).as_deref(), Some("b2"));
+        assert_eq!(give(&mut queue, 200).as_deref(), Some("b3"));
+    }
+
+    #[test]
+    fn what_nobody_else_wanted_is_not_held_against_a_submitter() {
+        let mut queue = Queue::default();
+        for _ in 0..500 {
+            queue.begun("ann");
+            queue.ended("ann");
+        }
+        queue.wait(waiting("b", "bob", 0, 2));
+        queue.wait(waiting("a", "ann", 0, 1));
+        queue.wait(waiting("b2", "bob", 0, 3));
+        let order: Vec<_> = std::iter::from_fn(|| give(&mut queue, 10)).collect();
+        assert_eq!(order, ["b", "a", "b2"], "one turn each, not 500");
+    }
+
+    #[test]
+    fn a_run_that_the_place_does_not_suit_stands_in_nobodys_way() {
+        let mut queue = Queue::default();
+        let mut picky = waiting("picky", "ann", 1000, 0);
+        picky.demand.gpus = 8;
+        queue.wait(picky);
+        queue.wait(waiting("easy", "ann", 0, 1));
+        assert_eq!(
+            give_suiting(&mut queue, 10, |_, demand| demand.gpus == 0).as_deref(),
+            Some("easy")
+        );
+        assert_eq!(give_suiting(&mut queue, 10, |_, demand| demand.gpus == 0), None);
+        assert_eq!(give(&mut queue, 10).as_deref(), Some("picky"));
+    }
+
+    #[test]
+    fn a_run_that_waits_again_has_the_place_of_its_new_priority_and_its_old_age() {
+        let mut queue = Queue::default();
+        queue.wait(waiting("a", "ann", 0, 1));
+        queue.wait(waiting("b", "ann", 0, 2));
+        queue.wait(waiting("c", "ann", 0, 3));
+        queue.wait(waiting("c", "ann", 1, 3));
+        queue.wait(waiting("a", "ann", 0, 1));
+        assert_eq!(queue.len(), 3);
+        let order: Vec<_> = std::iter::from_fn(|| give(&mut queue, 10)).collect();
+        assert_eq!(order, ["c", "a", "b"]);
+        assert!(queue.lanes().next().is_none() && queue.lane_of.is_empty());
+    }
+
+    #[test]
+    fn those_who_have_nothing_under_way_are_forgotten_in_time() {
+        let mut queue = Queue::default();
+        for number in 0..10_000 {
+            let submitter = format!("s{number}");
+            queue.begun(&submitter);
+            queue.ended(&submitter);
+            queue.begun("again");
+            queue.ended("again");
+        }
+        assert!(queue.shares.len() <= 2 * IDLE_SHARES, "{}", queue.shares.len());
+    }
+
+    #[test]
+    fn a_turn_of_ten_thousand_is_short() {
+        let mut queue = Queue::default();
+        for number in 0..10_000 {
+            let mut run = waiting(
+                &format!("u{number}"),
+                &format!("s{number}"),
+                number % 7,
+                i64::from(number),
+            );
+            run.demand.gpus = u32::try_from(number % 5000).expect("small");
+            queue.wait(run);
+        }
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            assert!(give(&mut queue, 20_000).is_some());
+        }
+        // In the debug build on a slow machine; it is a thousandth of that otherwise.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    proptest! {
+        /// Whoever else keeps coming, and with whatever priority: everybody who waits is served.
+        #[test]
+        fn everybody_is_served_in_the_end(
+            first in prop::collection::vec((-1000_i32..=1000, 0_u8..4), 1..20),
+            newcomers in prop::collection::vec((-1000_i32..=1000, 0_u8..200), 1..20),
+        ) {
+            let mut queue = Queue::default();
+            let mut left: BTreeSet<String> = BTreeSet::new();
+            for (index, (priority, submitter)) in first.iter().enumerate() {
+                let uid = format!("first-{index:02}");
+                queue.wait(waiting(&uid, &submitter.to_string(), *priority, 0));
+                left.insert(uid);
+            }
+            // One place a minute, and one newcomer for each.
+            let mut minutes = 0;
+            while !left.is_empty() {
+                prop_assert!(minutes < 400, "still waiting: {left:?}");
+                let (priority, submitter) = newcomers[minutes % newcomers.len()];
+                let now = i64::try_from(minutes).expect("small") * 60;
+                queue.wait(waiting(&format!("new-{minutes}"), &format!("{minutes}-{submitter}"), priority, now));
+                let given = give(&mut queue, now).expect("somebody waits");
+                left.remove(&given);
+                minutes += 1;
+            }
+        }
+
+        /// The order follows from who waits, not from the order in which they were noticed.
+        #[test]
+        fn the_order_is_the_same_however_the_runs_were_noticed(
+            runs in prop::collection::vec((-2_i32..=2, 0_u8..4, 0_i64..5, 0_u32..3), 1..40),
+            seed in any::<u64>(),
+        ) {
+            let order = |runs: &[Waiting]| {
+                let mut queue = Queue::default();
+                for run in runs {
+                    queue.wait(run.clone());
+                }
+                std::iter::from_fn(|| give(&mut queue, 10)).collect::<Vec<_>>()
+            };
+            let mut runs: Vec<_> = runs
+                .iter()
+                .enumerate()
+                .map(|(index, (priority, submitter, created, gpus))| {
+                    let mut run = waiting(&format!("u{index:02}"), &submitter.to_string(), *priority, *created);
+                    run.demand.gpus = *gpus;
+                    run
+                })
+                .collect();
+            let expected = order(&runs);
+            prop_assert_eq!(expected.len(), runs.len());
+            let length = runs.len();
+            for index in 0..length {
+                let other = usize::try_from(seed.rotate_left(u32::try_from(index).expect("small")) % length as u64);
+                runs.swap(index, other.expect("small"));
+            }
+            prop_assert_eq!(order(&runs), expected);
+        }
+
+        /// Among equals, nobody has two runs more than another who waits.
+        #[test]
+        fn places_are_shared_evenly(submitters in 2_usize..6, places in 1_usize..20) {
+            let mut queue = Queue::default();
+            for number in 0..20 {
+                for submitter in 0..submitters {
+                    let uid = format!("{submitter}-{number:02}");
+                    queue.wait(waiting(&uid, &submitter.to_string(), 0, i64::try_from(submitter).expect("small")));
+                }
+            }
+            let mut given = vec![0_usize; submitters];
+            for _ in 0..places {
+                let uid = give(&mut queue, 100).expect("somebody waits");
+                let submitter: usize = uid.split('-').next().and_then(|text| text.parse().ok()).expect("a number");
+                given[submitter] += 1;
+            }
+            let most = given.iter().max().expect("some");
+            let least = given.iter().min().expect("some");
+            prop_assert!(most - least <= 1, "{given:?}");
+        }
+    }
+}
