@@ -17,7 +17,7 @@ use crate::{
     client::{CallError, call},
     clock,
     context::Scope,
-    keyring::Trust,
+    keys::keyring::Trust,
 };
 
 /// Every receipt is verified again after this time.

@@ -19,7 +19,7 @@ use crate::{
     client::{CallError, call},
     clock,
     context::Scope,
-    keyring::Signer,
+    keys::keyring::Signer,
     workflow::{RESYNC, SOON, WorkflowError, age, policy},
 };
 

@@ -10,8 +10,8 @@ use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use rustls::ClientConfig;
 
 use crate::{
-    certificates::Authority, clock::Clock, entropy::KeyMaker, events::Events, fleet::Fleet,
-    identity::Identities, keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings,
+    certificates::Authority, clock::Clock, events::Events, fleet::Fleet, identity::Identities,
+    keys::entropy::KeyMaker, keys::keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings,
     triggers::Triggers,
 };
 

@@ -14,38 +14,24 @@ mod connection;
 mod context;
 mod controllers;
 mod demand_metrics;
-mod entropy;
 mod events;
 mod fleet;
 mod head;
 mod health;
 mod identity;
-#[cfg(test)]
-mod key_damage;
-mod key_requests;
-mod key_rotation;
-mod key_store;
-mod key_use;
-mod keyring;
+mod keys;
 mod lease;
 mod metrics;
 #[cfg(test)]
 mod recorded_server;
-mod root_key;
-mod root_rotation;
-#[cfg(test)]
-mod rotation_faults;
 mod runs;
 #[cfg(test)]
 mod sequences;
 mod settings;
-#[cfg(test)]
-mod simulation;
 mod telemetry;
 #[cfg(test)]
 mod test_context;
 mod triggers;
-mod trust_bundle;
 mod waiting_room;
 mod watch;
 mod workflow;

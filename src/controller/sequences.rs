@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     context::Context,
-    key_rotation,
+    keys::rotation,
     recorded_server::Server,
     test_context::{context, scope},
     workflow,
@@ -43,7 +43,7 @@ fn policy(server: &Server) -> Arc<KeyRotationPolicy> {
 /// Reconciles the policy until it rests; all writes in their order, status apart.
 async fn settle_keys(server: &Arc<Server>, context: &Arc<Context>) -> Vec<String> {
     for _ in 0..6 {
-        key_rotation::reconcile(policy(server), Arc::clone(context))
+        rotation::reconcile(policy(server), Arc::clone(context))
             .await
             .expect("reconciled");
     }
@@ -208,7 +208,7 @@ async fn sealing_key(server: &Arc<Server>, context: &Arc<Context>) -> Encapsulat
         });
         server.put(SEALING_POLICY, &stored);
         let policy = Arc::new(serde_json::from_value(stored).expect("a policy"));
-        key_rotation::reconcile(policy, Arc::clone(context))
+        rotation::reconcile(policy, Arc::clone(context))
             .await
             .expect("reconciled");
     }

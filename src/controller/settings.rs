@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use crypto::VerifyingKey;
 
-use crate::entropy::EntropySource;
+use crate::keys::entropy::EntropySource;
 
 /// The Chimera operator.
 #[derive(Debug, Clone, Parser)]

@@ -32,7 +32,7 @@ use crate::{
     conclusion::{conclude, recover},
     context::Scope,
     fleet::Reservation,
-    keyring::Signer,
+    keys::keyring::Signer,
     runs::{Driven, Request},
     waiting_room::Candidacy,
 };

@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the figures are what the bench is for")]
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
-#[path = "../keyring.rs"]
+#[path = "../keys/keyring.rs"]
 #[allow(dead_code, unused_imports, reason = "the bench uses a part of the keyring")]
 mod keyring;
 

@@ -13,8 +13,8 @@ use crypto::KeyPurpose;
 use serde_json::{Value, json};
 
 use crate::{
-    key_rotation,
-    simulation::{ROOT, Simulation, TRUST, keys_path, policy_path},
+    keys::rotation,
+    keys::simulation::{ROOT, Simulation, TRUST, keys_path, policy_path},
 };
 
 fn signing(rotation: &Value) -> Value {
@@ -283,7 +283,7 @@ async fn a_leader_that_was_deposed_writes_nothing_over_what_its_successor_wrote(
         let old = simulation.another_process(1);
         let policy = Arc::new(simulation.policy());
         let late = simulation.server.hold_next_write();
-        let late_write = tokio::spawn(key_rotation::reconcile(policy, old));
+        let late_write = tokio::spawn(rotation::reconcile(policy, old));
         late.reached().await;
         simulation.restart();
         simulation.settle().await;
@@ -314,7 +314,7 @@ async fn policies_that_publish_at_once_lose_nothing_of_one_another() {
         let [first, second] = paths.clone().map(|path| {
             let policy =
                 serde_json::from_value(simulation.server.get(&path).expect("stored")).expect("a policy");
-            key_rotation::reconcile(Arc::new(policy), Arc::clone(&simulation.context))
+            rotation::reconcile(Arc::new(policy), Arc::clone(&simulation.context))
         });
         // Both read before either writes.
         let (first, second) = tokio::join!(first, second);

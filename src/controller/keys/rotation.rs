@@ -18,13 +18,13 @@ use crate::{
     client::CallError,
     context::Context,
     identity::managed,
-    key_requests::request,
-    key_store::{OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, secret_name},
-    key_use::{put_to_use, usage},
-    keyring::PolicyName,
-    root_key::RootKey,
-    root_rotation::{mint_root, mint_successor, roll_root},
-    trust_bundle::{page, publish},
+    keys::activation::{put_to_use, usage},
+    keys::bundle::{page, publish},
+    keys::keyring::PolicyName,
+    keys::requests::request,
+    keys::root_key::RootKey,
+    keys::root_rotation::{mint_root, mint_successor, roll_root},
+    keys::store::{OWNER, PublishedBundle, Seen, observe, owner_of, paged_keys, secret_name},
 };
 
 /// After a write that another process or policy came before.

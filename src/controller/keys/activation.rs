@@ -12,9 +12,9 @@ use kube::ResourceExt as _;
 
 use crate::{
     context::Context,
-    key_rotation::name_of,
-    key_store::{PublishedBundle, Seen},
-    keyring::{Counter, Opener, PolicyName, Signer, Trust},
+    keys::keyring::{Counter, Opener, PolicyName, Signer, Trust},
+    keys::rotation::name_of,
+    keys::store::{PublishedBundle, Seen},
 };
 
 /// How much the key in use was used: as counted here, or as the last process wrote it down.

@@ -14,9 +14,9 @@ use crate::{
     apply::apply_new,
     context::Context,
     identity::managed,
-    key_rotation::{KeyError, statement_about},
-    key_store::{Seen, requests_key},
-    trust_bundle::revocations,
+    keys::bundle::revocations,
+    keys::rotation::{KeyError, statement_about},
+    keys::store::{Seen, requests_key},
 };
 
 /// Writes down what the offline root is to state.

@@ -18,7 +18,7 @@ use crate::{
     causes::with_causes,
     client::{CallError, call},
     context::Context,
-    root_key::{self, RootKey},
+    keys::root_key::{self, RootKey},
 };
 
 /// Key of the name of the policy whose keys a Secret holds.

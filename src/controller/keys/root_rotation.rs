@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use crate::{
     apply::{apply, apply_new},
     context::Context,
-    key_rotation::{KeyError, maker},
-    key_store::{PublishedBundle, Seen, owner_of},
-    root_key::{KeptRoot, RootKey},
+    keys::root_key::{KeptRoot, RootKey},
+    keys::rotation::{KeyError, maker},
+    keys::store::{PublishedBundle, Seen, owner_of},
 };
 
 /// How long after a roll-over the former root's word still counts: for what other processes and clocks that are ahead have

@@ -35,8 +35,8 @@ use serde_json::{Value, json};
 use crate::{
     clock::Clock,
     context::Context,
-    key_rotation::{self, KeyError},
-    keyring::Signer,
+    keys::keyring::Signer,
+    keys::rotation::{self, KeyError},
     recorded_server::Server,
     test_context::process,
 };
@@ -304,7 +304,7 @@ impl Simulation {
     pub async fn reconcile(&mut self, path: &str) -> Result<Action, KeyError> {
         let before = self.server.write_count();
         let policy = Arc::new(self.policy_at(path));
-        let result = key_rotation::reconcile(policy, Arc::clone(&self.context)).await;
+        let result = rotation::reconcile(policy, Arc::clone(&self.context)).await;
         self.writes += self.server.write_count() - before;
         if self.server.begin_anew() {
             self.restart();

@@ -14,8 +14,8 @@ use crypto::{KeyId, KeyPurpose, SigningKey, Suite};
 use serde_json::{Value, json};
 
 use crate::{
+    keys::simulation::{Simulation, policy_path},
     recorded_server::Fault,
-    simulation::{Simulation, policy_path},
 };
 
 /// Times of a policy that rotates every minute.

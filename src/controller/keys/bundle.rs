@@ -18,9 +18,9 @@ use crate::{
     apply::{apply, apply_new},
     context::Context,
     identity::managed,
-    key_rotation::{KeyError, maker},
-    key_store::{PublishedBundle, Seen, paged_keys},
-    root_key::RootKey,
+    keys::root_key::RootKey,
+    keys::rotation::{KeyError, maker},
+    keys::store::{PublishedBundle, Seen, paged_keys},
 };
 
 /// The policy's revocations that are not yet published.
