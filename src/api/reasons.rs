@@ -109,7 +109,7 @@ reasons! {
     SUSPECT_HEAD = "SuspectHead", "ChimeraHead status.lastRegenerations", "Three different documents failed alike on this pod and nowhere else.";
     HEARTBEAT_LOST = "HeartbeatLost", "ChimeraHead status.lastRegenerations", "The pod's agent gave no sign of life within `spec.health`.";
     NODE_LOST = "NodeLost", "ChimeraHead status.lastRegenerations", "No pod of the node gives a sign of life.";
-    GPU_UNHEALTHY = "GpuUnhealthy", "ChimeraHead status.lastRegenerations", "A GPU of the pod failed.";
+    GPU_UNHEALTHY = "GpuUnhealthy", "ChimeraHead status.lastRegenerations; MamlWorkflow status.attempts", "A GPU of the pod failed.";
     TEMPLATE_CHANGED = "TemplateChanged", "Event", "The pod takes no more runs and goes when those under way have ended: the ChimeraHead's spec has changed and another pod serves in its stead, or fewer are asked for.";
     DRAINED = "Drained", "Event", "The pod had no more runs and was removed.";
 

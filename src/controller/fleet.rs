@@ -6,22 +6,34 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use api::Role;
-use controller_core::placement::{Demand, HeadView, Offer, Placement, place};
+use api::{Role, reasons};
+use controller_core::{
+    head_plan::{Lost, Mend, SickDevice, same_device},
+    placement::{Demand, HeadView, Offer, Placement, place},
+};
 use crypto::VerifyingKey;
 use head_proto::{Environment, HeadStatus};
+use jiff::Timestamp;
 use rustls::ClientConfig;
 use tokio::task::AbortHandle;
-use tonic::transport::Channel;
+use tonic::{Streaming, transport::Channel};
 
 use crate::{
     causes::with_causes,
-    connection,
+    clock,
+    connection::{self, CONNECT_DEADLINE},
+    fate::{Fate, Session},
     triggers::{Triggers, WAKE_ON_RELEASE},
 };
+
+/// How long an agent whose connection broke or fell silent may take to answer once more before it is given up.
+const PROBE_DEADLINE: Duration = Duration::from_secs(1);
+/// Between two attempts to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A head pod as Kubernetes describes it: what is needed to dial and to place runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +56,12 @@ pub struct Member {
     pub role: Role,
     /// Whether the pod is a spare.
     pub spare: bool,
-    /// Whether the pod is on its way out, or has a sick device: it takes no more runs.
+    /// Whether the pod is on its way out: it takes no more runs.
     pub leaving: bool,
+    /// Whether the kubelet found its agent ready.
+    pub kubelet_ready: bool,
+    /// Devices that failed and that nobody but the agent itself may have found healthy since.
+    pub avoided: Vec<String>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Heartbeats that may be missed.
@@ -63,12 +79,22 @@ pub struct Link {
     pub attester: VerifyingKey,
     /// Its last state.
     pub status: Arc<HeadStatus>,
+    /// Tells when no answer is to be expected any more.
+    pub fate: Fate,
 }
 
 struct Entry {
     member: Member,
     link: Option<Link>,
+    /// The agent that was heard last, unless it is lost.
+    session: Option<Session>,
+    /// Why the agent is heard no more.
+    lost: Option<Lost>,
+    /// Why the pod must not be believed although it is heard.
+    suspect: Option<String>,
     reserved: HashSet<String>,
+    /// Runs that were given up here and are tried elsewhere: an agent that comes back is told to stop them.
+    abandoned: HashSet<String>,
     /// Why the head is not connected or not ready.
     message: String,
     task: AbortHandle,
@@ -94,6 +120,32 @@ pub struct PodHealth {
     pub devices: Vec<String>,
     /// Runs under way.
     pub running: u32,
+    /// Id of the agent's attestation key, while it is heard.
+    pub agent: Option<String>,
+    /// Why it is heard no more.
+    pub lost: Option<Lost>,
+    /// Devices that the agent finds unhealthy.
+    pub sick_devices: Vec<SickDevice>,
+    /// Devices that it finds healthy.
+    pub healthy_devices: Vec<String>,
+    /// Faults that it mended itself.
+    pub mends: Vec<Mend>,
+    /// Why it is to be replaced although it is heard.
+    pub suspect: Option<String>,
+}
+
+/// How a connection ended.
+struct Broken {
+    cause: &'static str,
+    message: String,
+    at: Timestamp,
+}
+
+/// An agent's first word on a new connection.
+struct Greeting {
+    channel: Channel,
+    first: HeadStatus,
+    states: Streaming<HeadStatus>,
 }
 
 /// All head pods that this process is, or tries to be, connected to.
@@ -140,7 +192,11 @@ impl Fleet {
         let entry = Entry {
             member,
             link: None,
+            session: None,
+            lost: None,
+            suspect: None,
             reserved: HashSet::new(),
+            abandoned: HashSet::new(),
             message: "connecting".into(),
             task,
         };
@@ -152,6 +208,28 @@ impl Fleet {
         if let Some(entry) = self.entries().get_mut(pod_uid) {
             entry.member.leaving = true;
         }
+    }
+
+    /// Gives a pod no more runs and expects nothing of those under way: they are tried again elsewhere.
+    pub fn condemn(&self, pod_uid: &str, lost: &Lost) {
+        if let Some(entry) = self.entries().get_mut(pod_uid) {
+            entry.member.leaving = true;
+            if let Some(session) = &entry.session {
+                session.end(lost);
+            }
+        }
+    }
+
+    /// Has a pod replaced although its agent is heard.
+    pub fn suspect(&self, pod_uid: &str, why: &str) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(pod_uid) else {
+            return;
+        };
+        entry.suspect = Some(why.to_owned());
+        let (namespace, head) = (entry.member.namespace.clone(), entry.member.head.clone());
+        drop(entries);
+        self.triggers.head(&namespace, &head);
     }
 
     /// Forgets a pod that is gone.
@@ -182,22 +260,25 @@ impl Fleet {
         })
     }
 
-    /// Whether the pod is known at all.
-    pub fn knows(&self, pod_uid: &str) -> bool {
-        self.entries().contains_key(pod_uid)
+    /// Whether the pod is known and its agent not given up: a run on it may still be answered.
+    pub fn may_answer(&self, pod_uid: &str) -> bool {
+        self.entries()
+            .get(pod_uid)
+            .is_some_and(|entry| entry.lost.is_none())
     }
 
     /// What is known of a pod's agent.
     pub fn health(&self, pod_uid: &str) -> Option<PodHealth> {
         let entries = self.entries();
         let entry = entries.get(pod_uid)?;
-        let view = view(entry);
-        Some(PodHealth {
-            ready: view.ready,
-            message: entry.message.clone(),
-            devices: view.devices,
-            running: view.running,
-        })
+        let mut health = health(entry);
+        if let Some(lost) = &mut health.lost
+            && lost.cause == reasons::HEARTBEAT_LOST
+            && is_node_silent(&entries, entry.member.node.as_deref())
+        {
+            lost.cause = reasons::NODE_LOST;
+        }
+        Some(health)
     }
 
     /// How many pods of each role are ready, spares apart: `(role, spare) → count`.
@@ -237,88 +318,354 @@ impl Fleet {
 
     /// Gives a run's place back.
     pub fn release(&self, run_id: &str, pod_uid: &str) {
-        let freed = self
-            .entries()
-            .get_mut(pod_uid)
-            .is_some_and(|entry| entry.reserved.remove(run_id));
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(pod_uid) else {
+            return;
+        };
+        let freed = entry.reserved.remove(run_id);
+        let drained = entry.member.leaving && view(entry).running == 0;
+        let (namespace, head) = (entry.member.namespace.clone(), entry.member.head.clone());
+        drop(entries);
+        if freed && drained {
+            self.triggers.head(&namespace, &head);
+        }
         if freed {
             self.triggers.wake_waiting_up_to(WAKE_ON_RELEASE);
         }
     }
 
-    /// Keeps one pod connected until it leaves.
+    /// Notes that a run is tried elsewhere: nothing that this pod may still say of it is asked for.
+    pub fn abandon(&self, run_id: &str, pod_uid: &str) {
+        if let Some(entry) = self.entries().get_mut(pod_uid) {
+            entry.abandoned.insert(run_id.to_owned());
+        }
+    }
+
+    /// Keeps one pod connected until it leaves. An agent whose connection ends is asked once more, at once; if it does
+    /// not answer, it is lost.
     async fn follow(self: Arc<Self>, member: Member, tls: Arc<ClientConfig>) {
-        let mut pause = Duration::from_millis(50);
+        let begun = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        let mut broken: Option<Broken> = None;
         loop {
-            let error = match self.attend(&member, &tls).await {
-                Ok(error) => {
-                    pause = Duration::from_millis(50);
-                    error
-                }
-                Err(error) => error,
+            let limit = if broken.is_some() {
+                PROBE_DEADLINE
+            } else {
+                CONNECT_DEADLINE
             };
-            self.set(&member, None, error);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-    }
-
-    /// Connects and follows the agent's states. `Ok` when it was connected for a while; both hold why it ended.
-    async fn attend(&self, member: &Member, tls: &Arc<ClientConfig>) -> Result<String, String> {
-        let connected = connection::connect(member.address, &member.namespace, Arc::clone(tls)).await;
-        let channel = connected.map_err(|error| with_causes(&error))?;
-        let watched = connection::watch(channel.clone(), member.heartbeat).await;
-        let mut states = watched.map_err(|error| with_causes(&error))?;
-        let silence = member.heartbeat * member.failure_threshold.max(2);
-        let mut offer: Option<Arc<Offer>> = None;
-        loop {
-            match tokio::time::timeout(silence, states.message()).await {
-                Ok(Ok(Some(status))) => {
-                    let attester = VerifyingKey::from_spki_der(&status.attester_spki)
-                        .map_err(|error| format!("the agent's attestation key: {error}"))?;
-                    let message = status.message.clone();
-                    if let Some(environment) = &status.environment {
-                        // The same one again with every heartbeat.
-                        if !offer.as_deref().is_some_and(|offer| is_what(environment, offer)) {
-                            offer = Some(Arc::new(offered(environment)));
-                        }
+            match greet(&member, &tls, limit).await {
+                Ok(greeting) => {
+                    let connected = Instant::now();
+                    broken = Some(self.listen(&member, greeting).await);
+                    self.mute(&member);
+                    if connected.elapsed() > PROBE_DEADLINE {
+                        pause = FIRST_PAUSE;
+                        continue;
                     }
-                    let link = Link {
-                        channel: channel.clone(),
-                        offer: offer.clone(),
-                        attester,
-                        status: Arc::new(status),
-                    };
-                    self.set(member, Some(link), message);
                 }
-                Ok(Ok(None)) => return Ok("the agent closed the connection".to_owned()),
-                Ok(Err(status)) => return Ok(format!("the connection broke: {}", status.message())),
-                Err(_) => return Ok(format!("no heartbeat for {} ms", silence.as_millis())),
+                Err(error) => {
+                    let silent = || self.is_overdue(&member, begun.elapsed()).then(never_heard);
+                    self.miss(&member, broken.take().or_else(silent), error);
+                }
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
-    /// Notes the agent's state; tells the head's reconcile when something changed that it shows.
-    fn set(&self, member: &Member, link: Option<Link>, message: String) {
+    /// Follows the agent's states to the end of the connection.
+    async fn listen(&self, member: &Member, greeting: Greeting) -> Broken {
+        let Greeting {
+            channel,
+            first,
+            mut states,
+        } = greeting;
+        let silence = silence(member);
+        let mut offer: Option<Arc<Offer>> = None;
+        let mut status = first;
+        let (cause, message) = loop {
+            if let Some(environment) = &status.environment {
+                // The same one again with every heartbeat.
+                if !offer.as_deref().is_some_and(|offer| is_what(environment, offer)) {
+                    offer = Some(Arc::new(offered(environment)));
+                }
+            }
+            if let Err(error) = self.hear(member, &channel, offer.clone(), status) {
+                break (reasons::AGENT_LOST, error);
+            }
+            status = match tokio::time::timeout(silence, states.message()).await {
+                Ok(Ok(Some(status))) => status,
+                Ok(Ok(None)) => break (reasons::AGENT_LOST, "the agent closed the connection".to_owned()),
+                Ok(Err(status)) => {
+                    break (
+                        reasons::AGENT_LOST,
+                        format!("the connection broke: {}", status.message()),
+                    );
+                }
+                Err(_) => {
+                    let message = format!("no heartbeat for {} ms", silence.as_millis());
+                    break (reasons::HEARTBEAT_LOST, message);
+                }
+            };
+        };
+        Broken {
+            cause,
+            message,
+            at: clock::now(),
+        }
+    }
+
+    /// Notes the agent's state.
+    fn hear(
+        &self,
+        member: &Member,
+        channel: &Channel,
+        offer: Option<Arc<Offer>>,
+        status: HeadStatus,
+    ) -> Result<(), String> {
+        let attester = VerifyingKey::from_spki_der(&status.attester_spki)
+            .map_err(|error| format!("the agent's attestation key: {error}"))?;
+        self.change(member, |entry| {
+            let agent = attester.key_id().to_string();
+            if entry
+                .session
+                .as_ref()
+                .is_none_or(|session| session.agent != agent)
+            {
+                if let Some(former) = entry.session.take() {
+                    former.end(&lost_now(
+                        reasons::AGENT_LOST,
+                        "the agent was started again".to_owned(),
+                    ));
+                }
+                entry.abandoned.clear();
+                entry.session = Some(Session::begin(agent));
+            }
+            let Some(session) = &entry.session else { return };
+            if let Some(sick) = sick_devices(&status).first() {
+                let message = format!("device {}: {}", sick.device, sick.message);
+                session.end(&lost_now(reasons::GPU_UNHEALTHY, message));
+            }
+            entry
+                .abandoned
+                .retain(|run| status.running.iter().any(|running| running == run));
+            for run_id in &entry.abandoned {
+                let reason = "the run is tried elsewhere";
+                tokio::spawn(connection::cancel(
+                    channel.clone(),
+                    run_id.clone(),
+                    reason.to_owned(),
+                ));
+            }
+            entry.lost = None;
+            entry.message.clone_from(&status.message);
+            entry.link = Some(Link {
+                channel: channel.clone(),
+                offer,
+                attester,
+                fate: session.fate(),
+                status: Arc::new(status),
+            });
+        });
+        Ok(())
+    }
+
+    /// Places no runs on a pod whose connection ended. Nobody is told before it is clear whether its agent is lost.
+    fn mute(&self, member: &Member) {
+        if let Some(entry) = self.entries().get_mut(&member.pod_uid) {
+            entry.link = None;
+        }
+    }
+
+    /// Notes that the agent does not answer, and gives it up if it did before.
+    fn miss(&self, member: &Member, broken: Option<Broken>, error: String) {
+        self.change(member, |entry| {
+            entry.link = None;
+            if let Some(Broken { cause, message, at }) = broken {
+                let lost = Lost {
+                    cause,
+                    message: format!("{message}; asked once more: {error}"),
+                    since: at,
+                };
+                if let Some(session) = entry.session.take() {
+                    session.end(&lost);
+                }
+                entry.lost = Some(lost);
+            }
+            entry.message = error;
+        });
+    }
+
+    /// Whether an agent that the kubelet found ready ought to have been heard by now.
+    fn is_overdue(&self, member: &Member, waited: Duration) -> bool {
+        let entries = self.entries();
+        entries.get(&member.pod_uid).is_some_and(|entry| {
+            let unheard = entry.session.is_none() && entry.lost.is_none();
+            unheard && entry.member.kubelet_ready && waited > silence(member) + PROBE_DEADLINE
+        })
+    }
+
+    /// Changes what is known of a pod; tells the head's reconcile when something changed that it decides by.
+    fn change(&self, member: &Member, change: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(&member.pod_uid) else {
             return;
         };
-        let before = (view(entry), std::mem::replace(&mut entry.message, message));
-        entry.link = link;
-        let after = view(entry);
-        let changed =
-            (before.0.ready, &before.0.devices, &before.1) != (after.ready, &after.devices, &entry.message);
-        let room = after.ready && after.running < after.capacity;
-        let roomier = changed || after.running < before.0.running;
+        let before = health(entry);
+        change(entry);
+        let (after, capacity) = (health(entry), view(entry).capacity);
+        let leaving = entry.member.leaving;
         drop(entries);
-        if changed {
+        let running = (before.running, after.running);
+        let room = after.ready && after.running < capacity;
+        let quiet = PodHealth {
+            running: after.running,
+            ..before
+        };
+        let changed = quiet != after;
+        if changed || (leaving && running.0 > 0 && running.1 == 0) {
             self.triggers.head(&member.namespace, &member.head);
         }
-        if room && roomier {
+        if room && (changed || running.1 < running.0) {
             self.triggers.wake_waiting();
         }
     }
+}
+
+/// Connects, and waits for the agent's first word.
+async fn greet(member: &Member, tls: &Arc<ClientConfig>, limit: Duration) -> Result<Greeting, String> {
+    let greeting = async {
+        let connected = connection::connect(member.address, &member.namespace, Arc::clone(tls)).await;
+        let channel = connected.map_err(|error| with_causes(&error))?;
+        let watched = connection::watch(channel.clone(), member.heartbeat).await;
+        let mut states = watched.map_err(|error| with_causes(&error))?;
+        match states.message().await {
+            Ok(Some(first)) => Ok(Greeting {
+                channel,
+                first,
+                states,
+            }),
+            Ok(None) => Err("the agent closed the connection".to_owned()),
+            Err(status) => Err(format!("watch the head: {}", status.message())),
+        }
+    };
+    let greeted = tokio::time::timeout(limit, greeting).await;
+    greeted.unwrap_or_else(|_| Err(format!("no answer in {} ms", limit.as_millis())))
+}
+
+/// How long an agent may say nothing.
+fn silence(member: &Member) -> Duration {
+    member.heartbeat * member.failure_threshold.max(2)
+}
+
+fn lost_now(cause: &'static str, message: String) -> Lost {
+    Lost {
+        cause,
+        message,
+        since: clock::now(),
+    }
+}
+
+fn never_heard() -> Broken {
+    Broken {
+        cause: reasons::HEARTBEAT_LOST,
+        message: "the kubelet found the agent ready, but it was never heard".to_owned(),
+        at: clock::now(),
+    }
+}
+
+/// Whether no pod of a node is heard, of several.
+fn is_node_silent(entries: &HashMap<String, Entry>, node: Option<&str>) -> bool {
+    let Some(node) = node else { return false };
+    let there = || {
+        entries
+            .values()
+            .filter(|entry| entry.member.node.as_deref() == Some(node))
+    };
+    let is_silent = |entry: &Entry| {
+        let lost = entry.lost.as_ref();
+        lost.is_some_and(|lost| lost.cause == reasons::HEARTBEAT_LOST)
+    };
+    there().count() > 1 && there().all(is_silent)
+}
+
+fn sick_devices(status: &HeadStatus) -> Vec<SickDevice> {
+    let sick = status.device_states.iter().filter(|device| !device.healthy);
+    sick.map(|device| SickDevice {
+        device: device.uuid.clone(),
+        message: device.message.clone(),
+    })
+    .collect()
+}
+
+fn health(entry: &Entry) -> PodHealth {
+    let view = view(entry);
+    let status = entry.link.as_ref().map(|link| link.status.as_ref());
+    let healthy = |status: &HeadStatus| {
+        let devices = status.device_states.iter().filter(|device| device.healthy);
+        devices.map(|device| device.uuid.clone()).collect()
+    };
+    let message = match avoided_device(entry) {
+        Some(device) if entry.message.is_empty() => {
+            format!("it holds device {device}, which failed and was not found healthy since")
+        }
+        _ => entry.message.clone(),
+    };
+    PodHealth {
+        ready: view.ready,
+        message,
+        devices: view.devices,
+        running: view.running,
+        agent: entry.session.as_ref().map(|session| session.agent.clone()),
+        lost: entry.lost.clone(),
+        sick_devices: status.map(sick_devices).unwrap_or_default(),
+        healthy_devices: status.map(healthy).unwrap_or_default(),
+        mends: status.map(mends).unwrap_or_default(),
+        suspect: entry.suspect.clone(),
+    }
+}
+
+fn mends(status: &HeadStatus) -> Vec<Mend> {
+    let told = status.mends.iter().map(|mend| Mend {
+        number: i64::try_from(mend.number).unwrap_or(i64::MAX),
+        cause: mend.cause.clone(),
+        message: mend.message.clone(),
+        noticed: i64::try_from(mend.noticed_unix_millis)
+            .ok()
+            .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+            .unwrap_or(Timestamp::MAX),
+        duration_millis: i64::try_from(mend.duration_millis).unwrap_or(i64::MAX),
+    });
+    told.collect()
+}
+
+/// A device of the pod that failed and that its agent does not vouch for.
+fn avoided_device(entry: &Entry) -> Option<&String> {
+    let status = &entry.link.as_ref()?.status;
+    let vouched = |device: &str| {
+        let mut states = status.device_states.iter();
+        states.any(|state| state.healthy && same_device(&state.uuid, device))
+    };
+    let avoided = |device: &&String| {
+        entry
+            .member
+            .avoided
+            .iter()
+            .any(|avoided| same_device(avoided, device))
+    };
+    status
+        .devices
+        .iter()
+        .find(|device| avoided(device) && !vouched(device))
+}
+
+fn takes_runs(entry: &Entry) -> bool {
+    let status = entry.link.as_ref().map(|link| &link.status);
+    let healthy = |status: &HeadStatus| status.device_states.iter().all(|device| device.healthy);
+    !entry.member.leaving
+        && entry.suspect.is_none()
+        && avoided_device(entry).is_none()
+        && status.is_some_and(|status| status.ready && !status.draining && healthy(status))
 }
 
 fn is_what(environment: &Environment, offer: &Offer) -> bool {
@@ -373,7 +720,7 @@ fn view(entry: &Entry) -> HeadView {
         role,
         node,
         spare,
-        ready: !entry.member.leaving && status.is_some_and(|status| status.ready && !status.draining),
+        ready: takes_runs(entry),
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),

@@ -15,8 +15,10 @@ mod context;
 mod controllers;
 mod entropy;
 mod events;
+mod fate;
 mod fleet;
 mod head;
+mod head_pod_state;
 mod health;
 mod identity;
 #[cfg(test)]

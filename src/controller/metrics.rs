@@ -27,8 +27,10 @@ pub struct Metrics {
     pub runs_in_flight: IntGauge,
     /// Runs that wait for a head.
     pub runs_waiting: IntGauge,
-    /// Head pods that were replaced, by role and cause.
+    /// Losses of head pods, agents and interpreters, by role and cause.
     pub regenerations: IntCounterVec,
+    /// Seconds from a noticed loss until its replacement took runs, by role and cause.
+    pub regeneration_seconds: HistogramVec,
     /// Share of receipts whose verification succeeded, from 0 to 1, since the start.
     pub verification_success: Gauge,
     /// Receipts verified by the audit, by verdict.
@@ -110,7 +112,12 @@ impl Metrics {
             runs_waiting: IntGauge::new("chimera_runs_waiting", "Runs that wait for a head.")?,
             regenerations: counter(
                 "chimera_regenerations_total",
-                "Head pods replaced.",
+                "Head pods, agents and interpreters that were lost and replaced or mended.",
+                &["role", "cause"],
+            )?,
+            regeneration_seconds: histogram(
+                "chimera_regeneration_time_seconds",
+                "Time from a noticed loss until its replacement took runs.",
                 &["role", "cause"],
             )?,
             verification_success: Gauge::new(
@@ -168,6 +175,7 @@ impl Metrics {
             runs_in_flight,
             runs_waiting,
             regenerations,
+            regeneration_seconds,
             verification_success,
             verifications,
             signatures,
@@ -181,7 +189,7 @@ impl Metrics {
             verified,
             refused,
         } = self;
-        let all: [Box<dyn prometheus::core::Collector>; 21] = [
+        let all: [Box<dyn prometheus::core::Collector>; 22] = [
             Box::new(requests.clone()),
             Box::new(execution_seconds.clone()),
             Box::new(signed_seconds.clone()),
@@ -191,6 +199,7 @@ impl Metrics {
             Box::new(runs_in_flight.clone()),
             Box::new(runs_waiting.clone()),
             Box::new(regenerations.clone()),
+            Box::new(regeneration_seconds.clone()),
             Box::new(verification_success.clone()),
             Box::new(verifications.clone()),
             Box::new(signatures.clone()),

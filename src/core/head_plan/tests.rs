@@ -7,6 +7,7 @@ use super::{
     Duty, Lost, Mend, NewPod, Observed, PodView, SickDevice, plan,
     test_head::{World, decide, decide_at, head, pod, template},
 };
+use crate::head_pod::template_hash;
 
 fn uids(removals: &[super::Removal]) -> Vec<&str> {
     removals.iter().map(|removal| removal.uid.as_str()).collect()
@@ -307,17 +308,13 @@ fn change(world: &mut World) {
 fn a_change_replaces_every_pod_with_one_more_at_most_and_never_serves_with_fewer() {
     for (replicas, spares) in [(1, 0), (2, 1), (3, 0)] {
         let mut world = World::settled(replicas, spares);
-        let before: Vec<_> = world.pods.iter().map(|pod| pod.uid.clone()).collect();
+        let before = world.pods.len();
         change(&mut world);
         let plans = world.settle();
-        assert!(world.pods.iter().all(|pod| !before.contains(&pod.uid)));
-        assert_eq!(
-            world.pods.len(),
-            before.len(),
-            "{:?}",
-            world.pods.iter().map(|pod| &pod.name).collect::<Vec<_>>()
-        );
-        assert_eq!(world.most, before.len() + 1, "one more at most");
+        let hash = template_hash(&world.head, &template());
+        assert!(world.pods.iter().all(|pod| pod.template_hash == hash));
+        assert_eq!(world.pods.len(), before, "{:#?}", world.pods);
+        assert_eq!(world.most, before + 1, "one more at most");
         assert_eq!(world.fewest_serving, usize::try_from(replicas).expect("few"));
         assert!(
             plans.iter().all(|plan| plan.regenerations.is_empty()),
