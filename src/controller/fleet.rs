@@ -727,3 +727,201 @@ fn view(entry: &Entry) -> HeadView {
         offer: entry.link.as_ref().and_then(|link| link.offer.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crypto::{SigningKey, Suite};
+    use head_proto::Device;
+    use tonic::transport::Endpoint;
+
+    fn member(pod: &str) -> Member {
+        Member {
+            pod_uid: pod.to_owned(),
+            pod: pod.to_owned(),
+            namespace: "team".to_owned(),
+            address: IpAddr::from([127, 0, 0, 1]),
+            node: Some("node".to_owned()),
+            head: "q".to_owned(),
+            labels: BTreeMap::new(),
+            role: Role::Quantum,
+            spare: false,
+            leaving: false,
+            kubelet_ready: true,
+            avoided: Vec::new(),
+            heartbeat: Duration::from_millis(500),
+            failure_threshold: 3,
+        }
+    }
+
+    /// A fleet of pods that nobody dials.
+    fn fleet(pods: &[&str]) -> Arc<Fleet> {
+        let fleet = Fleet::new(Arc::new(Triggers::default()));
+        for pod in pods {
+            let entry = Entry {
+                member: member(pod),
+                link: None,
+                session: None,
+                lost: None,
+                suspect: None,
+                reserved: HashSet::new(),
+                abandoned: HashSet::new(),
+                message: String::new(),
+                task: tokio::spawn(async {}).abort_handle(),
+            };
+            fleet.entries().insert((*pod).to_owned(), entry);
+        }
+        fleet
+    }
+
+    /// What an agent with a key of its own says.
+    fn status(key: &SigningKey) -> HeadStatus {
+        HeadStatus {
+            attester_spki: key.verifying_key().spki_der().to_vec(),
+            ready: true,
+            capacity: 2,
+            devices: vec!["GPU-1".to_owned()],
+            ..HeadStatus::default()
+        }
+    }
+
+    fn key() -> SigningKey {
+        SigningKey::generate(Suite::MlDsa87).expect("a key")
+    }
+
+    fn hear(fleet: &Fleet, pod: &str, status: HeadStatus) {
+        let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+        fleet
+            .hear(&member(pod), &channel, None, status)
+            .expect("a valid key");
+    }
+
+    fn broken(cause: &'static str) -> Option<Broken> {
+        Some(Broken {
+            cause,
+            message: "no heartbeat".to_owned(),
+            at: clock::now(),
+        })
+    }
+
+    #[tokio::test]
+    async fn runs_learn_at_once_that_their_agent_was_started_again() {
+        let (fleet, agent) = (fleet(&["a"]), key());
+        hear(&fleet, "a", status(&agent));
+        let before = fleet.link("a").expect("connected").link.fate;
+        hear(&fleet, "a", status(&agent));
+        hear(&fleet, "a", status(&key()));
+        assert_eq!(before.lost().await.expect("told").cause, reasons::AGENT_LOST);
+        let after = fleet.link("a").expect("connected").link.fate;
+        let waits = tokio::time::timeout(Duration::from_millis(1), after.lost()).await;
+        assert!(waits.is_err(), "the new agent is well");
+    }
+
+    #[tokio::test]
+    async fn a_broken_connection_is_no_loss_before_the_agent_was_asked_again() {
+        let (fleet, agent) = (fleet(&["a"]), key());
+        hear(&fleet, "a", status(&agent));
+        fleet.mute(&member("a"));
+        let health = fleet.health("a").expect("known");
+        assert!(!health.ready && health.lost.is_none() && fleet.may_answer("a"));
+        hear(&fleet, "a", status(&agent));
+        assert!(fleet.health("a").expect("known").ready);
+        fleet.mute(&member("a"));
+        fleet.miss(&member("a"), broken(reasons::AGENT_LOST), "refused".to_owned());
+        let health = fleet.health("a").expect("known");
+        assert_eq!(health.lost.expect("lost").cause, reasons::AGENT_LOST);
+        assert!(health.agent.is_none() && !fleet.may_answer("a"));
+        hear(&fleet, "a", status(&agent));
+        assert!(fleet.health("a").expect("known").lost.is_none(), "it is back");
+    }
+
+    #[tokio::test]
+    async fn a_node_is_lost_when_none_of_its_pods_is_heard() {
+        let fleet = fleet(&["a", "b"]);
+        for pod in ["a", "b"] {
+            hear(&fleet, pod, status(&key()));
+        }
+        let cause = |fleet: &Fleet| fleet.health("a").expect("known").lost.expect("lost").cause;
+        fleet.miss(&member("a"), broken(reasons::HEARTBEAT_LOST), String::new());
+        assert_eq!(cause(&fleet), reasons::HEARTBEAT_LOST);
+        fleet.miss(&member("b"), broken(reasons::HEARTBEAT_LOST), String::new());
+        assert_eq!(cause(&fleet), reasons::NODE_LOST);
+    }
+
+    #[tokio::test]
+    async fn a_sick_device_ends_the_runs_on_it_and_takes_no_new_ones() {
+        let (fleet, agent) = (fleet(&["a"]), key());
+        hear(&fleet, "a", status(&agent));
+        let fate = fleet.link("a").expect("connected").link.fate;
+        let sick = Device {
+            uuid: "GPU-1".to_owned(),
+            message: "XID 79".to_owned(),
+            ..Device::default()
+        };
+        let mut told = status(&agent);
+        told.device_states = vec![sick];
+        hear(&fleet, "a", told);
+        assert_eq!(fate.lost().await.expect("told").cause, reasons::GPU_UNHEALTHY);
+        let health = fleet.health("a").expect("known");
+        assert!(!health.ready);
+        assert_eq!(health.sick_devices[0].device, "GPU-1");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_failed_is_used_again_when_its_agent_vouches_for_it() {
+        let (fleet, agent) = (fleet(&["a"]), key());
+        let avoiding = Member {
+            avoided: vec!["GPU-1::1".to_owned()],
+            ..member("a")
+        };
+        fleet.entries().get_mut("a").expect("there").member = avoiding;
+        hear(&fleet, "a", status(&agent));
+        let health = fleet.health("a").expect("known");
+        assert!(
+            !health.ready && health.message.contains("GPU-1"),
+            "{}",
+            health.message
+        );
+        let mut told = status(&agent);
+        told.device_states = vec![Device {
+            uuid: "GPU-1".to_owned(),
+            healthy: true,
+            ..Device::default()
+        }];
+        hear(&fleet, "a", told);
+        assert!(fleet.health("a").expect("known").ready);
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_gone_or_condemned_answers_no_run() {
+        let fleet = fleet(&["a", "b"]);
+        for pod in ["a", "b"] {
+            hear(&fleet, pod, status(&key()));
+        }
+        let fates = ["a", "b"].map(|pod| fleet.link(pod).expect("connected").link.fate);
+        fleet.leave("a");
+        let lost = lost_now(reasons::GPU_UNHEALTHY, "XID 79".to_owned());
+        fleet.condemn("b", &lost);
+        let [gone, condemned] = fates;
+        assert!(gone.lost().await.is_none());
+        assert_eq!(condemned.lost().await.expect("told").message, "XID 79");
+        assert!(!fleet.health("b").expect("known").ready);
+    }
+
+    #[tokio::test]
+    async fn a_drained_pods_last_run_has_its_head_looked_at() {
+        let triggers = Arc::new(Triggers::default());
+        let mut looked_at = triggers.subscribe_heads();
+        let fleet = Fleet {
+            entries: Mutex::new(std::mem::take(&mut fleet(&["a"]).entries())),
+            triggers,
+        };
+        fleet.occupy("run", "a");
+        fleet.release("run", "a");
+        assert!(looked_at.try_recv().is_err(), "it serves on");
+        fleet.occupy("run", "a");
+        fleet.retire("a");
+        fleet.release("run", "a");
+        assert_eq!(looked_at.try_recv().expect("told").name, "q");
+    }
+}

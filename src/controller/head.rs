@@ -114,6 +114,7 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
             .get(names::TEMPLATE_HASH_ANNOTATION)
             .cloned()
             .unwrap_or_default(),
+        created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
         deleting: pod.metadata.deletion_timestamp.is_some(),
         disruption: state::disruption(pod),
         failed: state::failure(pod),

@@ -132,7 +132,10 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
     let unsettled = generation.is_changing()
         || review.is_open()
         || !drain.is_empty()
-        || observed.pods.iter().any(|pod| pod.draining || pod.lost.is_some());
+        || observed
+            .pods
+            .iter()
+            .any(|pod| pod.draining || pod.lost.is_some() || pod.failed.is_some());
     let status = status::build(&status::Outcome {
         observed,
         active: &active,

@@ -23,6 +23,8 @@ pub struct PodView {
     pub draining: bool,
     /// Digest of the template that it was made from.
     pub template_hash: String,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Being deleted.
     pub deleting: bool,
     /// Who is disrupting it, as by an eviction.

@@ -31,7 +31,7 @@ pub(super) fn removals(observed: &Observed<'_>) -> Vec<Removal> {
 
 fn why_gone(pod: &PodView, now: Timestamp) -> Option<&'static str> {
     if pod.failed.is_some() {
-        return Some(reasons::POD_FAILED);
+        return (!failed_at_birth(pod, now)).then_some(reasons::POD_FAILED);
     }
     if !pod.sick_devices.is_empty() {
         return Some(reasons::GPU_UNHEALTHY);
@@ -46,6 +46,13 @@ fn why_gone(pod: &PodView, now: Timestamp) -> Option<&'static str> {
     }
     let has_no_run = pod.never_served() || (pod.agent.is_some() && pod.running == 0);
     (pod.draining && has_no_run).then_some(reasons::DRAINED)
+}
+
+/// Whether a pod failed as soon as it was made, as when its node refuses it. It keeps its place for a while: the next one
+/// would fare no better, and be made again and again.
+fn failed_at_birth(pod: &PodView, now: Timestamp) -> bool {
+    let made = pod.created.filter(|_| pod.failed.is_some() && !pod.deleting);
+    made.is_some_and(|made| !is_over(PATIENCE, made, now))
 }
 
 /// The pods that stay, by the spec that they were made from.
@@ -155,7 +162,12 @@ pub(super) fn missing(
     surges: bool,
 ) -> Vec<NewPod> {
     let full = !staying.is_empty() && staying.len() == places(observed);
-    let wanted = places(observed) + usize::from(surges && full);
+    let resting = observed
+        .pods
+        .iter()
+        .filter(|pod| failed_at_birth(pod, observed.now))
+        .count();
+    let wanted = (places(observed) + usize::from(surges && full)).saturating_sub(resting);
     let mut serving = active.len();
     let replicas = usize::try_from(observed.head.spec.replicas).unwrap_or(0);
     let taken = |slot: &i32| {

@@ -165,6 +165,22 @@ fn a_dead_spare_is_replaced_too_and_the_lost_pod_gets_a_new_one() {
 }
 
 #[test]
+fn a_pod_that_its_node_refuses_is_made_again_after_a_while_and_not_at_once() {
+    let mut world = World::settled(1, 0);
+    let victim = world.uids(false)[0].clone();
+    let now = world.now;
+    strike(&mut world, &victim, Fault::Failed);
+    world.pod(&victim).created = Some(now);
+    let plan = world.step();
+    assert!(plan.create.is_empty() && plan.remove.is_empty() && plan.unsettled);
+    assert_eq!(plan.regenerations.len(), 1);
+    world.wait(5);
+    let plan = world.step();
+    assert_eq!((plan.create.len(), plan.remove.len()), (1, 1));
+    assert!(plan.regenerations.is_empty(), "it was found when it failed");
+}
+
+#[test]
 fn an_agent_that_comes_back_becomes_the_spare() {
     let mut world = World::settled(1, 1);
     let (victim, spare) = (world.uids(false)[0].clone(), world.uids(true)[0].clone());
