@@ -1,4 +1,4 @@
-//! Faults: killed operators, lost pods, broken devices.
+//! Faults: killed operators, lost pods, agents and interpreters, nodes that are cut off, broken devices.
 
 use std::process::Command;
 
@@ -132,6 +132,71 @@ pub async fn delete_by_force(client: &Client, pod: &Pod) {
     pods.delete(&pod.name_any(), &how)
         .await
         .unwrap_or_else(|error| panic!("delete {}: {error}", pod.name_any()));
+}
+
+/// A way to lose a head's pod or a part of it. All but the third need the local cluster, whose node is this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadFault {
+    /// Its warm interpreters are killed.
+    Worker,
+    /// Its agent is killed.
+    Agent,
+    /// It is deleted without grace.
+    Pod,
+    /// Its agent says nothing any more, and its connections stay open.
+    Node,
+}
+
+impl HeadFault {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Worker, Self::Agent, Self::Pod, Self::Node];
+
+    /// Its name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker killed",
+            Self::Agent => "agent killed",
+            Self::Pod => "pod deleted",
+            Self::Node => "node cut off",
+        }
+    }
+
+    /// Brings it about. A pod that is gone already, or whose agent is, is left alone.
+    pub async fn strike(self, client: &Client, pod: &Pod) -> Option<CutOff> {
+        let uid = pod.uid().unwrap_or_default();
+        match self {
+            Self::Worker => {
+                for process in processes::interpreters_of(&uid) {
+                    process.kill();
+                }
+            }
+            Self::Agent => {
+                if let Some(agent) = processes::agent_of(&uid) {
+                    agent.kill();
+                }
+            }
+            Self::Pod => delete_by_force(client, pod).await,
+            Self::Node => return processes::agent_of(&uid).map(CutOff::begin),
+        }
+        None
+    }
+}
+
+/// An agent that is cut off for as long as this lives.
+#[derive(Debug)]
+pub struct CutOff(processes::Process);
+
+impl CutOff {
+    fn begin(agent: processes::Process) -> Self {
+        agent.halt();
+        Self(agent)
+    }
+}
+
+impl Drop for CutOff {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
 }
 
 /// A device of the local cluster's device plugin that is Unhealthy for as long as this lives, whatever becomes of the test.

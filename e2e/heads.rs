@@ -9,7 +9,10 @@ use api::{
     names,
 };
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::api::resource::Quantity};
-use kube::api::ListParams;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
 
 use crate::{Namespace, wait};
 
@@ -37,6 +40,8 @@ pub fn small(name: &str) -> ChimeraHead {
                 limits: Some(amounts(None, "4Gi", "1Gi")),
             }),
             health: Health::default(),
+            runtime_class_name: None,
+            termination_grace_period_seconds: None,
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             priority_class_name: None,
@@ -63,6 +68,17 @@ pub async fn start(space: &Namespace, head: ChimeraHead) -> ChimeraHead {
     ready(space, &name).await
 }
 
+/// Deletes a head and waits until its pods are gone.
+pub async fn remove(space: &Namespace, name: &str) {
+    let heads = space.api::<ChimeraHead>();
+    let deleted = heads.delete(name, &DeleteParams::background()).await;
+    deleted.unwrap_or_else(|error| panic!("delete {name}: {error}"));
+    wait::until_gone(&heads, name).await;
+    for pod in pods(space, name).await {
+        wait::until_gone(&space.api::<Pod>(), &pod.name_any()).await;
+    }
+}
+
 /// Waits until a head is Ready as its present spec asks, spares included.
 pub async fn ready(space: &Namespace, name: &str) -> ChimeraHead {
     wait::until(&space.api::<ChimeraHead>(), name, "every pod is ready", |head| {
@@ -72,6 +88,7 @@ pub async fn ready(space: &Namespace, name: &str) -> ChimeraHead {
                 && is_true(&status.conditions, READY)
                 && status.ready_replicas == head.spec.replicas
                 && i32::try_from(status.pods.iter().filter(|pod| pod.ready).count()) == Ok(places)
+                && status.pods.iter().all(|pod| !pod.outdated && !pod.draining)
         })
     })
     .await
@@ -85,6 +102,17 @@ pub async fn pods(space: &Namespace, head: &str) -> Vec<Pod> {
         .into_iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .collect()
+}
+
+/// The pods of a head that serve, or its spares.
+pub async fn on_duty(space: &Namespace, head: &str, spare: bool) -> Vec<Pod> {
+    let mut pods = pods(space, head).await;
+    let is = |pod: &Pod, label: &str| {
+        let value = pod.metadata.labels.as_ref().and_then(|labels| labels.get(label));
+        value.is_some_and(|value| value == "true")
+    };
+    pods.retain(|pod| is(pod, names::SPARE_LABEL) == spare && !is(pod, names::DRAINING_LABEL));
+    pods
 }
 
 /// Names, UIDs and restarts of a head's pods: the same before and after, if nothing happened to them.

@@ -27,7 +27,51 @@ pub fn of_pod(uid: &str) -> Vec<Process> {
         .collect()
 }
 
+/// The agent in a head's pod.
+pub fn agent_of(uid: &str) -> Option<Process> {
+    of_pod(uid).into_iter().find(|process| process.is_agent())
+}
+
+/// The interpreters that the agent of a head's pod keeps warm: what it has started itself.
+pub fn interpreters_of(uid: &str) -> Vec<Process> {
+    let Some(agent) = agent_of(uid) else {
+        return Vec::new();
+    };
+    let mut all = of_pod(uid);
+    all.retain(|process| process.parent() == Some(agent));
+    all
+}
+
 impl Process {
+    fn is_agent(self) -> bool {
+        fs::read_to_string(format!("/proc/{}/comm", self.0))
+            .is_ok_and(|name| name.trim_end() == "chimera-head")
+    }
+
+    fn parent(self) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).ok()?;
+        // The name before it may hold blanks and brackets.
+        let rest = stat.rsplit_once(')')?.1;
+        rest.split_whitespace().nth(1)?.parse().ok().map(Self)
+    }
+
+    /// Halts it, as if its node did not reach the network: its connections stay open and say nothing.
+    pub fn halt(self) {
+        self.send(Signal::STOP)
+            .unwrap_or_else(|error| panic!("halt process {}: {error}", self.0));
+    }
+
+    /// Lets it go on, if it is still there.
+    pub fn resume(self) {
+        // It may have been killed meanwhile.
+        let _ = self.send(Signal::CONT);
+    }
+
+    fn send(self, signal: Signal) -> rustix::io::Result<()> {
+        let pid = Pid::from_raw(self.0).expect("a process found in /proc has a number above 0");
+        kill_process(pid, signal)
+    }
+
     /// Whether its memory may be written into a core dump or read by another process of its user. The kernel gives the files
     /// of a process that hides its memory to root.
     pub fn is_dumpable(self) -> bool {
@@ -44,8 +88,8 @@ impl Process {
 
     /// Ends it by SIGKILL: it gets no chance to tidy up.
     pub fn kill(self) {
-        let pid = Pid::from_raw(self.0).expect("a process found in /proc has a number above 0");
-        kill_process(pid, Signal::KILL).unwrap_or_else(|error| panic!("kill process {}: {error}", self.0));
+        self.send(Signal::KILL)
+            .unwrap_or_else(|error| panic!("kill process {}: {error}", self.0));
     }
 
     /// The most memory that it ever held, in bytes.

@@ -1,5 +1,7 @@
 //! Runs: submitting workflows, waiting for what becomes of them, and finding their receipts.
 
+use std::time::Duration;
+
 use api::{
     Condition, ConditionStatus, MamlWorkflow, MamlWorkflowSpec, MamlWorkflowStatus, MuReceipt,
     condition::{ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, VERIFIED, find, is_true},
@@ -50,6 +52,18 @@ pub async fn complete(space: &Namespace, name: &str) -> MamlWorkflow {
         &space.api::<MamlWorkflow>(),
         name,
         "its run is complete",
+        |workflow| is_current(workflow) && is_true(&status(workflow).conditions, COMPLETE),
+    )
+    .await
+}
+
+/// The same for a run that waits in a long queue.
+pub async fn complete_within(space: &Namespace, name: &str, limit: Duration) -> MamlWorkflow {
+    wait::until_within(
+        &space.api::<MamlWorkflow>(),
+        name,
+        "its run is complete",
+        limit,
         |workflow| is_current(workflow) && is_true(&status(workflow).conditions, COMPLETE),
     )
     .await

@@ -18,8 +18,23 @@ pub async fn until<K>(api: &Api<K>, name: &str, what: &str, holds: impl Fn(&K) -
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
 {
+    until_within(api, name, what, DEADLINE, holds).await
+}
+
+/// The same, for what may take another time.
+pub async fn until_within<K>(
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    limit: Duration,
+    holds: impl Fn(&K) -> bool,
+) -> K
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
+{
     // Boxed, like every wait: the state of a watch is large, and tests hold many.
-    let found = Box::pin(watch(api, name, what, |object| object.is_some_and(&holds))).await;
+    let holds = |object: Option<&K>| object.is_some_and(&holds);
+    let found = Box::pin(watch(api, name, what, limit, holds)).await;
     found.expect("a predicate that holds had an object")
 }
 
@@ -28,14 +43,23 @@ pub async fn until_gone<K>(api: &Api<K>, name: &str)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
 {
-    Box::pin(watch(api, name, "it is gone", |object| object.is_none())).await;
+    Box::pin(watch(api, name, "it is gone", DEADLINE, |object| {
+        object.is_none()
+    }))
+    .await;
 }
 
-async fn watch<K>(api: &Api<K>, name: &str, what: &str, holds: impl Fn(Option<&K>) -> bool) -> Option<K>
+async fn watch<K>(
+    api: &Api<K>,
+    name: &str,
+    what: &str,
+    limit: Duration,
+    holds: impl Fn(Option<&K>) -> bool,
+) -> Option<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + Serialize + DeserializeOwned + 'static,
 {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + limit;
     let stream = watcher::watch_object(api.clone(), name).default_backoff();
     pin_mut!(stream);
     let mut last = None;
@@ -51,7 +75,7 @@ where
                 panic!(
                     "{} {name}: {what}: not within {} s; last seen:\n{seen}",
                     K::kind(&()),
-                    DEADLINE.as_secs()
+                    limit.as_secs()
                 );
             }
         }

@@ -5,6 +5,7 @@
 mod commands;
 mod figures;
 mod load;
+mod regeneration;
 mod usage;
 
 use std::{error::Error, io::Write as _};
@@ -17,6 +18,7 @@ use crate::{
     commands::Commands,
     figures::Quantiles,
     load::{Finished, Signed},
+    regeneration::{Away, Storm},
     usage::{Consumer, Usage},
 };
 
@@ -36,6 +38,15 @@ struct Arguments {
     /// Runs that each pod takes at once.
     #[arg(long, default_value_t = 4)]
     workers: i32,
+    /// Faults of each class, with no spare, one spare and a dead spare; on the local cluster only.
+    #[arg(long, default_value_t = 30)]
+    faults: usize,
+    /// Runs that are worked off while a fault comes every 5 seconds; on the local cluster only.
+    #[arg(long, default_value_t = 1000)]
+    storm: usize,
+    /// Seed of those faults; the present time when not given.
+    #[arg(long)]
+    seed: Option<u64>,
     /// How the figures are written.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -58,6 +69,8 @@ struct Report {
     sequential: Load,
     burst: Load,
     usage: Vec<Usage>,
+    regeneration: Vec<Away>,
+    storm: Option<Storm>,
     /// Where CHIMERA_BIN names the command line.
     commands: Option<Commands>,
 }
@@ -124,14 +137,33 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
     let sequential = load(signed.one_after_another(space, arguments.sequential).await);
     let burst = load(signed.at_once(space, arguments.burst).await);
     let usage = usage::since(&space.client, &consumers, &before).await;
+    heads::remove(space, "bench").await;
+    let local = cluster::is_local();
+    let regeneration = if local && arguments.faults > 0 {
+        regeneration::measure(space, arguments.faults).await
+    } else {
+        Vec::new()
+    };
+    let storm = if local && arguments.storm > 0 {
+        let seed = arguments.seed.unwrap_or_else(now);
+        Some(regeneration::storm(space, arguments.storm, seed).await)
+    } else {
+        None
+    };
     Report {
         replicas: arguments.replicas,
         workers: arguments.workers,
         sequential,
         burst,
         usage,
+        regeneration,
+        storm,
         commands: None,
     }
+}
+
+fn now() -> u64 {
+    u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()
 }
 
 async fn consumers(space: &Namespace) -> Vec<Consumer> {
@@ -208,6 +240,38 @@ fn text(report: &Report) -> String {
             usage.name,
             shown(usage.cpu_seconds),
             shown(usage.peak_mib)
+        );
+    }
+    if !report.regeneration.is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{:32}{:>9}{:>9}{:>9}",
+            "fault to end of next run, ms", "p50", "p90", "p99"
+        );
+    }
+    for away in &report.regeneration {
+        let name = format!("{}, {}", away.fault, away.reserve);
+        let time = &away.next_run;
+        let _ = writeln!(
+            text,
+            "{name:32}{:>9.1}{:>9.1}{:>9.1}",
+            time.p50, time.p90, time.p99
+        );
+    }
+    if let Some(storm) = &report.storm {
+        let faults: usize = storm.faults.values().sum();
+        let _ = writeln!(
+            text,
+            "\n{} runs under {faults} faults (seed {}): {:.1} s, {} attempts made again, {} failed, {} lost, {} done \
+             twice\n{:?}",
+            storm.runs,
+            storm.seed,
+            storm.seconds,
+            storm.attempts_lost,
+            storm.failed,
+            storm.lost,
+            storm.done_twice,
+            storm.faults
         );
     }
     if let Some(commands) = &report.commands {

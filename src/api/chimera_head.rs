@@ -17,6 +17,10 @@ use crate::{Condition, Role};
 
 /// How many rows [`ChimeraHeadStatus::last_regenerations`] keeps.
 pub const REGENERATIONS_LIMIT: usize = 5;
+/// How many rows [`ChimeraHeadStatus::unhealthy_devices`] keeps.
+pub const UNHEALTHY_DEVICES_LIMIT: usize = 64;
+/// Seconds that runs have to end when a pod is stopped and its head does not say.
+pub const GRACE_SECONDS: i64 = 30;
 
 /// What kind of pods to keep warm, and how many.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -77,6 +81,11 @@ pub const REGENERATIONS_LIMIT: usize = 5;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.runtimeClassName) || !has(self.gpu) || !has(self.gpu.runtimeClassName) || \
+             self.runtimeClassName == self.gpu.runtimeClassName",
+    "message": "runtimeClassName and gpu.runtimeClassName name different RuntimeClasses; a pod has one: leave one of them out",
+}]))]
 pub struct ChimeraHeadSpec {
     /// What the head is for: `quantum`, `crypto`, `inference` or `orchestrator`. Documents name the roles
     /// by number, `gateway://chimera-head-1` to `gateway://chimera-head-4` in this order.
@@ -97,8 +106,8 @@ pub struct ChimeraHeadSpec {
     #[schemars(range(min = 0, max = 16))]
     pub spares: i32,
 
-    /// Image of the pods. It must be on the operator's list of allowed images. Without it, the
-    /// operator's own image for the head is used.
+    /// Image of the pods. It must be on the operator's list of allowed images; where that list has digests only, it
+    /// must name its digest. Without it, the operator's own image for the head is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 512),
@@ -122,6 +131,18 @@ pub struct ChimeraHeadSpec {
     #[serde(default)]
     pub health: Health,
 
+    /// RuntimeClass of the pods, such as `gvisor` or `kata`. When it does not exist, no pod starts and the head says so;
+    /// there is no fall-back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub runtime_class_name: Option<String>,
+
+    /// Seconds that runs have to end when a pod is stopped from outside, as by `kubectl drain`, from 10 to 86400. What has
+    /// not ended by then is tried again on another pod. Without it, 30. A change of the head itself never cuts a run short.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 86_400))]
+    pub termination_grace_period_seconds: Option<i64>,
+
     /// Labels of the nodes on which the pods may run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
@@ -137,7 +158,7 @@ pub struct ChimeraHeadSpec {
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
 
-    /// How the pods are spread over nodes or zones.
+    /// How the pods are spread over nodes or zones. Without it, over nodes as far as there is room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
@@ -167,8 +188,7 @@ pub struct Gpu {
     )]
     pub resource_name: String,
 
-    /// RuntimeClass of the pods. When it does not exist, no pod starts and the head says so; there is no
-    /// fall-back. Example: `nvidia`.
+    /// RuntimeClass of the pods, like `spec.runtimeClassName`, which must not name another one. Example: `nvidia`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
@@ -439,7 +459,7 @@ pub struct ChimeraHeadStatus {
     #[serde(default)]
     pub regenerations: i64,
 
-    /// The pods, by name.
+    /// The pods, by name. The number of runs of each is in the workflows' own statuses; `chimera head status` counts them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pods: Vec<HeadPod>,
@@ -448,6 +468,11 @@ pub struct ChimeraHeadStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
     pub last_regenerations: Vec<Regeneration>,
+
+    /// Devices that failed and have not been found healthy since. A pod that holds one gets no runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["device"]))]
+    pub unhealthy_devices: Vec<UnhealthyDevice>,
 
     /// `Ready` is True while at least as many pods take runs as `spec.replicas` asks for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -480,9 +505,48 @@ pub struct HeadPod {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<String>,
-    /// How many runs it holds now.
+    /// Always 0: a count that changes with every run would cost a write for every run.
     #[serde(default)]
     pub running: i32,
+    /// The agent in it, by the id of its attestation key; another start of the agent has another. None while nothing is
+    /// heard of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// How many faults that agent has mended itself, as far as they are recorded here.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub mends: i64,
+    /// Whether it takes no new runs and is removed when those under way have ended.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub draining: bool,
+    /// Whether it was made from an earlier spec, and is to be replaced.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outdated: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+/// A device that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnhealthyDevice {
+    /// The name that its driver gives it.
+    pub device: String,
+    /// The node that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What is wrong with it, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// When that was noticed.
+    pub since: Timestamp,
 }
 
 /// Whether a pod serves or waits.
@@ -496,13 +560,16 @@ pub enum PodRole {
     Spare,
 }
 
-/// One replacement of a failed pod.
+/// One loss of a pod, of its agent or of its interpreters, and how it was made good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Regeneration {
     /// Name of the pod that was lost.
     pub pod: String,
-    /// Name of the pod that took over, if a spare did.
+    /// UID of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// Name of the pod that takes over: a spare, a new pod, or the same one when it mends in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replacement: Option<String>,
     /// Why it was lost, as one word. Example: `NodeLost`.
@@ -515,4 +582,7 @@ pub struct Regeneration {
     pub duration_millis: Option<i64>,
     /// When the loss was noticed.
     pub time: Timestamp,
+    /// When the replacement took runs. None while it does not yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<Timestamp>,
 }

@@ -68,6 +68,8 @@ pub const HEAD_LABEL: &str = "chimera.dunes.io/head";
 pub const ROLE_LABEL: &str = "chimera.dunes.io/role";
 /// Label of head pods: `true` while the pod waits as a spare, `false` while it serves.
 pub const SPARE_LABEL: &str = "chimera.dunes.io/spare";
+/// Label of head pods: `true` once the pod takes no new runs and goes when those under way have ended.
+pub const DRAINING_LABEL: &str = "chimera.dunes.io/draining";
 /// Annotation of head pods: digest of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "chimera.dunes.io/template-hash";
 /// Label of receipts: the workflow's name, cut to 63 characters.
@@ -117,6 +119,11 @@ pub fn head_tls_name(namespace: &str) -> String {
 
 /// Name of the NetworkPolicy that the controller keeps for a ChimeraHead.
 pub fn head_network_policy(head: &str) -> String {
+    format!("chimera-head-{head}")
+}
+
+/// Name of the PodDisruptionBudget that the controller keeps for a ChimeraHead.
+pub fn head_disruption_budget(head: &str) -> String {
     format!("chimera-head-{head}")
 }
 

@@ -95,18 +95,23 @@ reasons! {
     DEGRADED = "Degraded", "ChimeraHead Ready", "Fewer pods take runs than asked for; the message says why.";
     SCALED_TO_ZERO = "ScaledToZero", "ChimeraHead Ready; MamlWorkflow Scheduled", "`spec.replicas` is 0; of a workflow: the only ChimeraHeads that suit have no pods. The run starts when one is scaled up.";
     IMAGE_NOT_ALLOWED = "ImageNotAllowed", "ChimeraHead Ready", "`spec.image` is not on the operator's list of allowed images. No pod is made.";
-    RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound", "ChimeraHead Ready", "The RuntimeClass of `spec.gpu` does not exist. No pod is made.";
+    RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound", "ChimeraHead Ready", "The RuntimeClass of `spec.runtimeClassName` or `spec.gpu.runtimeClassName` does not exist. No pod is made.";
     PODS_REFUSED = "PodsRefused", "ChimeraHead Ready", "The API server refused a pod, for example by a quota; the message is its answer.";
     IDENTITY_UNAVAILABLE = "IdentityUnavailable", "ChimeraHead Ready", "The TLS identity of the heads could not be written or read.";
     NAME_TAKEN = "NameTaken", "ChimeraHead Ready", "A pod of the needed name exists that belongs to something else. It is not touched.";
-    REGENERATED = "Regenerated", "Event; ChimeraHead status.lastRegenerations", "A failed pod was replaced.";
+    REGENERATED = "Regenerated", "Event", "A pod, its agent or its interpreters were lost and are replaced or mended; the message says why and by what.";
     PROMOTED = "Promoted", "Event", "A spare took over from a lost pod.";
     POD_FAILED = "PodFailed", "ChimeraHead status.lastRegenerations", "The pod failed or was evicted.";
     POD_DELETED = "PodDeleted", "ChimeraHead status.lastRegenerations", "Somebody deleted the pod.";
+    WORKER_LOST = "WorkerLost", "ChimeraHead status.lastRegenerations", "The pod lost its warm interpreters; its agent has made new ones.";
+    CANARY_FAILED = "CanaryFailed", "ChimeraHead status.lastRegenerations", "A test computation of the pod failed; its agent has mended it.";
+    AGENT_LOST = "AgentLost", "ChimeraHead status.lastRegenerations", "The agent in the pod ended. A spare serves; the pod's container is started again.";
+    SUSPECT_HEAD = "SuspectHead", "ChimeraHead status.lastRegenerations", "Three different documents failed alike on this pod and nowhere else.";
     HEARTBEAT_LOST = "HeartbeatLost", "ChimeraHead status.lastRegenerations", "The pod's agent gave no sign of life within `spec.health`.";
-    NODE_LOST = "NodeLost", "ChimeraHead status.lastRegenerations", "The pod's node is gone.";
-    GPU_UNHEALTHY = "GpuUnhealthy", "ChimeraHead status.lastRegenerations", "A GPU of the pod failed.";
-    TEMPLATE_CHANGED = "TemplateChanged", "Event", "The pod was replaced because the ChimeraHead's spec changed.";
+    NODE_LOST = "NodeLost", "ChimeraHead status.lastRegenerations", "No pod of the node gives a sign of life.";
+    GPU_UNHEALTHY = "GpuUnhealthy", "ChimeraHead status.lastRegenerations; MamlWorkflow status.attempts", "A GPU of the pod failed.";
+    TEMPLATE_CHANGED = "TemplateChanged", "Event", "The pod takes no more runs and goes when those under way have ended: the ChimeraHead's spec has changed and another pod serves in its stead, or fewer are asked for.";
+    DRAINED = "Drained", "Event", "The pod had no more runs and was removed.";
 
     // KeyRotationPolicy.
     KEY_ACTIVE = "KeyActive", "KeyRotationPolicy Ready", "A published key is in use.";

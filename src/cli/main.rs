@@ -11,6 +11,7 @@ mod events;
 mod exit_code;
 mod explain;
 mod fmt;
+mod head;
 mod keys;
 mod lint;
 mod local_keys;
@@ -61,6 +62,7 @@ enum Verb {
     Events(events::Args),
     Explain(explain::Args),
     Fmt(fmt::Args),
+    Head(Box<head::Args>),
     Keys(Box<keys::Args>),
     Lint(lint::Args),
     Logs(logs::Args),
@@ -82,6 +84,7 @@ async fn dispatch(verb: Verb) -> Result<exit_code::ExitCode, Error> {
         Verb::Events(args) => events::run(args).await,
         Verb::Explain(args) => explain::run(args).await,
         Verb::Fmt(args) => fmt::run(args).await,
+        Verb::Head(args) => head::run(*args).await,
         Verb::Keys(args) => keys::run(*args).await,
         Verb::Lint(args) => lint::run(args).await,
         Verb::Logs(args) => logs::run(args).await,

@@ -1,6 +1,6 @@
 //! The end of a run: judged, signed, stored, shown.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef, reasons};
 use controller_core::{
@@ -8,6 +8,7 @@ use controller_core::{
     mirror::mirrored,
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
+    suspicion::Ended,
     workflow_plan::{Conclusion, Loss, Outcome, current_status, receipt_name},
     workflow_status,
 };
@@ -38,8 +39,13 @@ pub async fn conclude(
         return Ok(Action::requeue(SOON));
     };
     let judged = match judge(workflow, &over, &trust.keys) {
-        Ok(judged) => judged,
+        Ok(judged) => {
+            let failure = judged.failure.as_ref();
+            suspect(scope, &over, failure.map(|failure| failure.reason.as_str()));
+            judged
+        }
         Err(loss) => {
+            suspect(scope, &over, Some(loss.reason));
             context
                 .metrics
                 .attempts_lost
@@ -88,6 +94,27 @@ pub async fn conclude(
     write_conclusion(scope, workflow, status).await?;
     announce(scope, workflow, &judged, &receipt, now);
     Ok(Action::requeue(SOON))
+}
+
+/// Notes how the document ended on its pod. A pod on which too many end alike is replaced.
+fn suspect(scope: &Scope, over: &Conclusion, failure: Option<&str>) {
+    let (Outcome::Answered { .. }, Some(head)) = (&over.outcome, &over.status.head) else {
+        return;
+    };
+    let ended = Ended {
+        pod_uid: head.uid.clone(),
+        document: DigestSet::of(&over.source).sha256,
+        failure: failure.map(workflow_status::reason_constant),
+    };
+    let context = &scope.context;
+    let why = context
+        .suspicion
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .note(ended);
+    if let Some(why) = why {
+        context.fleet.suspect(&head.uid, &why);
+    }
 }
 
 async fn write_conclusion(

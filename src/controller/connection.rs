@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use head_proto::{HeadStatus, WatchRequest, head_client::HeadClient};
+use head_proto::{CancelRequest, HeadStatus, WatchRequest, head_client::HeadClient};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
@@ -12,8 +12,10 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
+use crate::client::CALL_DEADLINE;
+
 /// Dialling and the handshake together.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// The largest message from a head: outputs of 8 MiB and what surrounds them.
 const LARGEST_MESSAGE: usize = 16 << 20;
 
@@ -79,4 +81,15 @@ pub async fn watch(channel: Channel, heartbeat: Duration) -> Result<Streaming<He
         .map_err(|_| ConnectionError::TimedOut)?
         .map_err(Box::new)?
         .into_inner())
+}
+
+/// Asks the agent to stop a run. It need not know it.
+pub async fn cancel(channel: Channel, run_id: String, reason: String) {
+    let mut client = client(channel);
+    let request = CancelRequest { run_id, reason };
+    match tokio::time::timeout(CALL_DEADLINE, client.cancel(request)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(status)) => tracing::warn!(%status, "the head did not take the cancellation"),
+        Err(_) => tracing::warn!("the head did not answer the cancellation in time"),
+    }
 }

@@ -1,9 +1,9 @@
 //! What every reconcile may use. One for the process, and one [`Scope`] for each watched namespace (or the cluster).
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use api::{ChimeraHead, MamlWorkflow, MuReceipt};
-use controller_core::head_pod::Template;
+use controller_core::{head_pod::Template, suspicion::Suspicion};
 use crypto::VerifyingKey;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
@@ -27,6 +27,8 @@ pub struct Context {
     pub fleet: Arc<Fleet>,
     /// The runs under way.
     pub runs: Arc<Runs>,
+    /// Which pod is to blame for runs that fail.
+    pub suspicion: Mutex<Suspicion>,
     /// What makes objects be looked at again.
     pub triggers: Arc<Triggers>,
     /// The keys in use.
@@ -65,8 +67,8 @@ pub struct Scope {
     pub receipts: Store<PartialObjectMeta<MuReceipt>>,
     /// Why the last pod of a head could not be made, by the head's UID.
     pub refused_pods: Remembered<(&'static str, String)>,
-    /// The NetworkPolicies that this process has applied: by the head's UID, the generation.
-    pub network_policies: Remembered<i64>,
+    /// The policies around pods that this process has applied: by the head's UID, the generation.
+    pub head_policies: Remembered<i64>,
 }
 
 /// Small facts that a process remembers about objects, by UID.

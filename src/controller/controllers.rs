@@ -156,6 +156,7 @@ async fn build_context(
         metrics,
         fleet,
         runs,
+        suspicion: std::sync::Mutex::default(),
         triggers,
         keyring: Keyring::default(),
         offline_root,
@@ -244,7 +245,7 @@ async fn start_scope(
         pods: pods.store.clone(),
         receipts: receipts.store.clone(),
         refused_pods: Remembered::default(),
-        network_policies: Remembered::default(),
+        head_policies: Remembered::default(),
     });
     let receipt_references = stream::select(
         references(receipts.changes),

@@ -3,6 +3,9 @@
 //! Placement decides on this view and reserves in the same critical section, so two runs never take the same place. A place
 //! that becomes free goes to the run whose turn it is, in the [waiting room](crate::waiting_room).
 
+mod contact;
+mod health;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
@@ -13,6 +16,7 @@ use std::{
 use api::{ChimeraHead, ChimeraHeadSpec, Role};
 use controller_core::{
     demand::Demand,
+    head_plan::Lost,
     no_place::NoPlace,
     placement::{Group, HeadView, Offer, is_free, place, suits},
 };
@@ -24,11 +28,13 @@ use tokio::task::AbortHandle;
 use tonic::transport::Channel;
 
 use crate::{
-    causes::with_causes,
-    connection,
+    fate::{Fate, Session},
     triggers::Triggers,
     waiting_room::{Candidacy, WaitingRoom},
 };
+
+pub use health::PodHealth;
+use health::{health_in, takes_runs};
 
 /// A head pod as Kubernetes describes it: what is needed to dial and to place runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,8 +57,12 @@ pub struct Member {
     pub role: Role,
     /// Whether the pod is a spare.
     pub spare: bool,
-    /// Whether the pod is on its way out, or has a sick device: it takes no more runs.
+    /// Whether the pod is on its way out: it takes no more runs.
     pub leaving: bool,
+    /// Whether the kubelet found its agent ready.
+    pub kubelet_ready: bool,
+    /// Devices that failed and that nobody but the agent itself may have found healthy since.
+    pub avoided: Vec<String>,
     /// Time between heartbeats.
     pub heartbeat: Duration,
     /// Heartbeats that may be missed.
@@ -70,12 +80,22 @@ pub struct Link {
     pub attester: VerifyingKey,
     /// Its last state.
     pub status: Arc<HeadStatus>,
+    /// Tells when no answer is to be expected any more.
+    pub fate: Fate,
 }
 
 struct Entry {
     member: Member,
     link: Option<Link>,
+    /// The agent that was heard last, unless it is lost.
+    session: Option<Session>,
+    /// Why the agent is heard no more.
+    lost: Option<Lost>,
+    /// Why the pod must not be believed although it is heard.
+    suspect: Option<String>,
     reserved: HashSet<String>,
+    /// Runs that were given up here and are tried elsewhere: an agent that comes back is told to stop them.
+    abandoned: HashSet<String>,
     /// Why the head is not connected or not ready.
     message: String,
     /// Which lanes of waiting runs it suits, as far as that was asked.
@@ -97,19 +117,6 @@ pub struct Reservation {
     pub member: Member,
     /// The way to it.
     pub link: Link,
-}
-
-/// What a ChimeraHead's status shows of one pod.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct PodHealth {
-    /// Whether the agent takes runs.
-    pub ready: bool,
-    /// Why not.
-    pub message: String,
-    /// UUIDs of its devices.
-    pub devices: Vec<String>,
-    /// Runs under way.
-    pub running: u32,
 }
 
 /// All head pods that this process is, or tries to be, connected to.
@@ -165,7 +172,11 @@ impl Fleet {
         let entry = Entry {
             member,
             link: None,
+            session: None,
+            lost: None,
+            suspect: None,
             reserved: HashSet::new(),
+            abandoned: HashSet::new(),
             message: "connecting".into(),
             suited: HashMap::new(),
             task,
@@ -178,6 +189,28 @@ impl Fleet {
         if let Some(entry) = self.entries().get_mut(pod_uid) {
             entry.member.leaving = true;
         }
+    }
+
+    /// Gives a pod no more runs and expects nothing of those under way: they are tried again elsewhere.
+    pub fn condemn(&self, pod_uid: &str, lost: &Lost) {
+        if let Some(entry) = self.entries().get_mut(pod_uid) {
+            entry.member.leaving = true;
+            if let Some(session) = &entry.session {
+                session.end(lost);
+            }
+        }
+    }
+
+    /// Has a pod replaced although its agent is heard.
+    pub fn suspect(&self, pod_uid: &str, why: &str) {
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(pod_uid) else {
+            return;
+        };
+        entry.suspect = Some(why.to_owned());
+        let (namespace, head) = (entry.member.namespace.clone(), entry.member.head.clone());
+        drop(entries);
+        self.triggers.head(&namespace, &head);
     }
 
     /// Forgets a pod that is gone.
@@ -208,22 +241,17 @@ impl Fleet {
         })
     }
 
-    /// Whether the pod is known at all.
-    pub fn knows(&self, pod_uid: &str) -> bool {
-        self.entries().contains_key(pod_uid)
+    /// Whether the pod is known and its agent not given up: a run on it may still be answered.
+    pub fn may_answer(&self, pod_uid: &str) -> bool {
+        self.entries()
+            .get(pod_uid)
+            .is_some_and(|entry| entry.lost.is_none())
     }
 
     /// What is known of a pod's agent.
     pub fn health(&self, pod_uid: &str) -> Option<PodHealth> {
         let entries = self.entries();
-        let entry = entries.get(pod_uid)?;
-        let view = view(entry);
-        Some(PodHealth {
-            ready: view.ready,
-            message: entry.message.clone(),
-            devices: view.devices,
-            running: view.running,
-        })
+        health_in(&entries, pod_uid)
     }
 
     /// How many pods of each role are ready, spares apart: `(role, spare) → count`.
@@ -359,9 +387,13 @@ impl Fleet {
 
     fn give_back(&self, entries: &mut HashMap<String, Entry>, run_id: &str, pod_uid: &str) {
         self.room.ended(run_id);
-        let freed = entries
-            .get_mut(pod_uid)
-            .is_some_and(|entry| entry.reserved.remove(run_id));
+        let Some(entry) = entries.get_mut(pod_uid) else {
+            return;
+        };
+        let freed = entry.reserved.remove(run_id);
+        if freed && entry.member.leaving && view(entry).running == 0 {
+            self.triggers.head(&entry.member.namespace, &entry.member.head);
+        }
         if freed {
             self.serve(entries, pod_uid);
         }
@@ -392,83 +424,10 @@ impl Fleet {
         }
     }
 
-    /// Keeps one pod connected until it leaves.
-    async fn follow(self: Arc<Self>, member: Member, tls: Arc<ClientConfig>) {
-        let mut pause = Duration::from_millis(50);
-        loop {
-            let error = match self.attend(&member, &tls).await {
-                Ok(error) => {
-                    pause = Duration::from_millis(50);
-                    error
-                }
-                Err(error) => error,
-            };
-            self.set(&member, None, error);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-    }
-
-    /// Connects and follows the agent's states. `Ok` when it was connected for a while; both hold why it ended.
-    async fn attend(&self, member: &Member, tls: &Arc<ClientConfig>) -> Result<String, String> {
-        let connected = connection::connect(member.address, &member.namespace, Arc::clone(tls)).await;
-        let channel = connected.map_err(|error| with_causes(&error))?;
-        let watched = connection::watch(channel.clone(), member.heartbeat).await;
-        let mut states = watched.map_err(|error| with_causes(&error))?;
-        let silence = member.heartbeat * member.failure_threshold.max(2);
-        let mut offer: Option<Arc<Offer>> = None;
-        loop {
-            match tokio::time::timeout(silence, states.message()).await {
-                Ok(Ok(Some(status))) => {
-                    let attester = VerifyingKey::from_spki_der(&status.attester_spki)
-                        .map_err(|error| format!("the agent's attestation key: {error}"))?;
-                    let message = status.message.clone();
-                    if let Some(environment) = &status.environment {
-                        // The same one again with every heartbeat.
-                        if !offer.as_deref().is_some_and(|offer| is_what(environment, offer)) {
-                            offer = Some(Arc::new(offered(environment)));
-                        }
-                    }
-                    let link = Link {
-                        channel: channel.clone(),
-                        offer: offer.clone(),
-                        attester,
-                        status: Arc::new(status),
-                    };
-                    self.set(member, Some(link), message);
-                }
-                Ok(Ok(None)) => return Ok("the agent closed the connection".to_owned()),
-                Ok(Err(status)) => return Ok(format!("the connection broke: {}", status.message())),
-                Err(_) => return Ok(format!("no heartbeat for {} ms", silence.as_millis())),
-            }
-        }
-    }
-
-    /// Notes the agent's state; tells the head's reconcile when something changed that it shows.
-    fn set(&self, member: &Member, link: Option<Link>, message: String) {
-        let mut entries = self.entries();
-        let Some(entry) = entries.get_mut(&member.pod_uid) else {
-            return;
-        };
-        let before = (view(entry), std::mem::replace(&mut entry.message, message));
-        entry.link = link;
-        let after = view(entry);
-        let changed =
-            (before.0.ready, &before.0.devices, &before.1) != (after.ready, &after.devices, &entry.message);
-        let offers_otherwise = (&before.0.offer, before.0.gpus) != (&after.offer, after.gpus);
-        if offers_otherwise {
-            entry.suited.clear();
-        }
-        self.serve(&mut entries, &member.pod_uid);
-        drop(entries);
-        if let Some(offer) = after.offer {
-            self.remember(member, offer);
-        }
-        if changed {
-            self.triggers.head(&member.namespace, &member.head);
-        }
-        if changed || offers_otherwise {
-            self.room.tell(&member.namespace);
+    /// Notes that a run is tried elsewhere: nothing that this pod may still say of it is asked for.
+    pub fn abandon(&self, run_id: &str, pod_uid: &str) {
+        if let Some(entry) = self.entries().get_mut(pod_uid) {
+            entry.abandoned.insert(run_id.to_owned());
         }
     }
 
@@ -573,7 +532,7 @@ fn view(entry: &Entry) -> HeadView {
         role,
         node,
         spare,
-        ready: !entry.member.leaving && status.is_some_and(|status| status.ready && !status.draining),
+        ready: takes_runs(entry),
         capacity: status.map_or(0, |status| status.capacity),
         running: u32::try_from(entry.reserved.len() + foreign).unwrap_or(u32::MAX),
         devices: status.map(|status| status.devices.clone()).unwrap_or_default(),

@@ -2,9 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api::{ChimeraHead, Role, names, reasons};
+use api::{ChimeraHead, Role, chimera_head::Regeneration, names, reasons};
 use controller_core::{
-    head_plan::{Observed, Plan, PodView, plan},
+    head_budget::build_disruption_budget,
+    head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, plan},
     head_pod::{INCARNATION_LABEL, SLOT_LABEL, build_network_policy, build_pod},
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -16,7 +17,8 @@ use crate::{
     client::{CallError, call},
     clock,
     context::Scope,
-    fleet::Member,
+    fleet::{Member, PodHealth},
+    head_pod_state::{self as state, Condemnation},
     identity::ensure_identity,
 };
 
@@ -67,10 +69,11 @@ fn observe_pods(scope: &Scope, head: &ChimeraHead) -> Vec<PodView> {
     views
 }
 
-/// Children are recognised by the owner's UID, never by name alone.
+/// Children are recognised by the owner's UID and their place, never by name alone.
 fn owns(head: &ChimeraHead, pod: &Pod) -> bool {
     let uid = head.metadata.uid.as_deref();
     pod.metadata.namespace == head.metadata.namespace
+        && pod.labels().contains_key(SLOT_LABEL)
         && pod
             .owner_references()
             .iter()
@@ -80,15 +83,19 @@ fn owns(head: &ChimeraHead, pod: &Pod) -> bool {
 fn view(scope: &Scope, pod: &Pod) -> PodView {
     let labels = pod.labels();
     let uid = pod.uid().unwrap_or_default();
-    let health = scope.context.fleet.health(&uid).unwrap_or_default();
-    let status = pod.status.as_ref();
-    let phase = status
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default();
-    let ended = matches!(phase, "Failed" | "Succeeded").then(|| {
-        let told = status.and_then(|status| status.reason.clone().or_else(|| status.message.clone()));
-        told.unwrap_or_else(|| format!("the pod ended: {phase}"))
-    });
+    let PodHealth {
+        ready,
+        message,
+        devices,
+        running,
+        agent,
+        lost,
+        sick_devices,
+        healthy_devices,
+        mends,
+        suspect,
+    } = scope.context.fleet.health(&uid).unwrap_or_default();
+    let (sick_devices, healthy_devices) = state::devices(pod, sick_devices, healthy_devices);
     PodView {
         name: pod.name_any(),
         uid,
@@ -100,101 +107,127 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
             .get(INCARNATION_LABEL)
             .and_then(|count| count.parse().ok())
             .unwrap_or(0),
-        spare: labels
-            .get(names::SPARE_LABEL)
-            .is_some_and(|spare| spare == "true"),
+        spare: state::is_labelled(pod, names::SPARE_LABEL),
+        draining: state::is_labelled(pod, names::DRAINING_LABEL),
         template_hash: pod
             .annotations()
             .get(names::TEMPLATE_HASH_ANNOTATION)
             .cloned()
             .unwrap_or_default(),
+        created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
         deleting: pod.metadata.deletion_timestamp.is_some(),
-        failed: ended,
-        unhealthy_device: unhealthy_device(pod),
+        disruption: state::disruption(pod),
+        failed: state::failure(pod),
+        sick_devices,
+        healthy_devices,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        ready: health.ready,
-        message: if health.message.is_empty() {
-            waiting(pod).unwrap_or_default()
+        unschedulable_since: state::unschedulable_since(pod),
+        kubelet_ready: state::is_ready(pod),
+        ready,
+        message: if message.is_empty() {
+            state::waiting(pod).unwrap_or_default()
         } else {
-            health.message
+            message
         },
-        devices: health.devices,
-        running: health.running,
+        devices,
+        running,
+        agent,
+        lost,
+        mends,
+        suspect,
     }
 }
 
-/// A device of the pod that the kubelet reports as unhealthy (KEP-4680).
-fn unhealthy_device(pod: &Pod) -> Option<String> {
-    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let statuses = containers
-        .iter()
-        .filter_map(|container| container.allocated_resources_status.as_ref())
-        .flatten();
-    let devices = statuses.filter_map(|status| status.resources.as_ref()).flatten();
-    let mut sick = devices.filter(|device| device.health.as_deref() == Some("Unhealthy"));
-    sick.next().map(|device| device.resource_id.clone())
-}
-
-/// Why the pod does not run yet.
-fn waiting(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let container = status.container_statuses.iter().flatten().find_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.clone().unwrap_or_default();
-        Some(
-            waiting
-                .message
-                .as_ref()
-                .map_or(reason.clone(), |message| format!("{reason}: {message}")),
-        )
-    });
-    container.or_else(|| {
-        let conditions = status.conditions.iter().flatten();
-        let mut unscheduled =
-            conditions.filter(|condition| condition.type_ == "PodScheduled" && condition.status != "True");
-        unscheduled.find_map(|condition| condition.message.clone())
-    })
-}
-
-/// Writes in this order: policy around the pods, removals, duties, new pods, status last.
+/// Writes in the order of the plan: policies around the pods, who takes over, new pods, who stops, status last.
 async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Action, CallError> {
     let Plan {
-        remove,
         duties,
         create: new,
+        drain,
+        remove,
         status,
         regenerations,
+        recovered,
+        unsettled,
     } = plan;
     let context = &scope.context;
     let uid = head.uid().unwrap_or_default();
-    apply_network_policy(scope, head, &uid).await?;
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &head.namespace().unwrap_or_default());
+    apply_policies(scope, head, &uid).await?;
+    for duty in &duties {
+        apply_duty(scope, head, &pods, duty).await?;
+    }
+    let refused = create_pods(scope, head, &pods, &new).await?;
+    for removal in &drain {
+        apply_drain(scope, head, &pods, removal).await?;
+    }
     for removal in &remove {
         tracing::info!(head = %head.name_any(), pod = removal.name, reason = removal.reason, "removing a pod");
         context.fleet.retire(&removal.uid);
         delete(&pods, &removal.name, &removal.uid).await?;
     }
-    for duty in &duties {
-        match label(
-            &pods,
-            &duty.name,
-            &duty.uid,
-            names::SPARE_LABEL,
-            &duty.spare.to_string(),
-        )
-        .await
-        {
-            Err(error) if error.is_not_found() || error.is_conflict() => continue,
-            other => other?,
-        }
-        if !duty.spare {
-            context
-                .events
-                .normal(head, reasons::PROMOTED, format!("pod {} serves now", duty.name));
+    if !(duties.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
+        scope.refused_pods.note(&uid, refused);
+    }
+    if head.status.as_ref() != Some(&status) {
+        let version = head.metadata.resource_version.as_deref();
+        match apply_status(&context.client, head, &status, version).await {
+            // Changed or deleted meanwhile: that change brings it back here, and the same is found again.
+            Err(error) if error.is_not_found() || error.is_conflict() => return Ok(Action::requeue(AGAIN)),
+            other => other.map(|_| ())?,
         }
     }
+    // Told when it is written: whoever looks next finds it in the status and does not tell it again.
+    announce(scope, head, &regenerations, &recovered);
+    let settled = status.ready_replicas >= head.spec.replicas && !unsettled;
+    Ok(Action::requeue(if settled { RESYNC } else { AGAIN }))
+}
+
+async fn apply_duty(
+    scope: &Scope,
+    head: &ChimeraHead,
+    pods: &Api<Pod>,
+    duty: &Duty,
+) -> Result<(), CallError> {
+    let spare = duty.spare.to_string();
+    match label(pods, &duty.name, &duty.uid, names::SPARE_LABEL, &spare).await {
+        Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+        other => other?,
+    }
+    if !duty.spare {
+        let note = format!("pod {} serves now", duty.name);
+        scope.context.events.normal(head, reasons::PROMOTED, note);
+    }
+    Ok(())
+}
+
+/// Takes a pod out of service, first here and then by its label, which is what later decisions go by.
+async fn apply_drain(
+    scope: &Scope,
+    head: &ChimeraHead,
+    pods: &Api<Pod>,
+    removal: &Removal,
+) -> Result<(), CallError> {
+    scope.context.fleet.retire(&removal.uid);
+    match label(pods, &removal.name, &removal.uid, names::DRAINING_LABEL, "true").await {
+        Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+        other => other?,
+    }
+    let note = format!("pod {} takes no new runs", removal.name);
+    scope.context.events.normal(head, removal.reason, note);
+    Ok(())
+}
+
+/// Makes pods; why the last one could not be made.
+async fn create_pods(
+    scope: &Scope,
+    head: &ChimeraHead,
+    pods: &Api<Pod>,
+    new: &[NewPod],
+) -> Result<Option<(&'static str, String)>, CallError> {
+    let context = &scope.context;
     let mut refused = None;
-    for place in &new {
+    for place in new {
         let pod = build_pod(
             head,
             &context.template,
@@ -206,55 +239,49 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
             if error.is_terminating() {
                 return Err(error);
             }
-            refused = Some(refusal(&pods, &pod.name_any(), head, &error).await);
+            refused = Some(refusal(pods, &pod.name_any(), head, &error).await);
             tracing::warn!(pod = %pod.name_any(), error = &error as &dyn std::error::Error, "a pod could not be made");
         }
     }
-    let changed = !remove.is_empty() || !duties.is_empty() || !new.is_empty();
-    if changed {
-        scope.refused_pods.note(&uid, refused);
-    }
-    for regeneration in &regenerations {
-        let role = head.spec.role.as_str();
-        context
-            .metrics
-            .regenerations
-            .with_label_values(&[role, &regeneration.reason])
-            .inc();
-        let by = regeneration.replacement.as_deref().unwrap_or("nothing yet");
-        let note = format!(
-            "pod {} was lost ({}); replaced by {by}",
-            regeneration.pod, regeneration.reason
-        );
-        context.events.warning(head, reasons::REGENERATED, note);
-    }
-    if head.status.as_ref() != Some(&status) {
-        match apply_status(
-            &context.client,
-            head,
-            &status,
-            head.metadata.resource_version.as_deref(),
-        )
-        .await
-        {
-            Err(error) if error.is_not_found() || error.is_conflict() => return Ok(Action::requeue(AGAIN)),
-            other => other.map(|_| ())?,
-        }
-    }
-    let settled = status.ready_replicas >= head.spec.replicas;
-    Ok(Action::requeue(if settled { RESYNC } else { AGAIN }))
+    Ok(refused)
 }
 
-async fn apply_network_policy(scope: &Scope, head: &ChimeraHead, uid: &str) -> Result<(), CallError> {
-    if scope.network_policies.recall(uid) == head.metadata.generation {
+/// Tells of losses and of what made them good: Events and metrics.
+fn announce(scope: &Scope, head: &ChimeraHead, lost: &[Regeneration], recovered: &[Regeneration]) {
+    let context = &scope.context;
+    let role = head.spec.role.as_str();
+    for row in lost {
+        let labels = [role, row.reason.as_str()];
+        context.metrics.regenerations.with_label_values(&labels).inc();
+        let why = row
+            .message
+            .as_ref()
+            .map_or_else(String::new, |message| format!(": {message}"));
+        let by = row.replacement.as_deref().unwrap_or("nothing yet");
+        let note = format!("pod {} was lost ({}{why}); replaced by {by}", row.pod, row.reason);
+        tracing::warn!(head = %head.name_any(), note, "regenerating");
+        context.events.warning(head, reasons::REGENERATED, note);
+    }
+    for row in recovered {
+        let millis = u64::try_from(row.duration_millis.unwrap_or(0)).unwrap_or(0);
+        let labels = [role, row.reason.as_str()];
+        let seconds = Duration::from_millis(millis).as_secs_f64();
+        context
+            .metrics
+            .regeneration_seconds
+            .with_label_values(&labels)
+            .observe(seconds);
+    }
+}
+
+async fn apply_policies(scope: &Scope, head: &ChimeraHead, uid: &str) -> Result<(), CallError> {
+    if scope.head_policies.recall(uid) == head.metadata.generation {
         return Ok(());
     }
-    apply(
-        &scope.context.client,
-        &build_network_policy(head, &scope.context.template),
-    )
-    .await?;
-    scope.network_policies.note(uid, head.metadata.generation);
+    let client = &scope.context.client;
+    apply(client, &build_network_policy(head, &scope.context.template)).await?;
+    apply(client, &build_disruption_budget(head)).await?;
+    scope.head_policies.note(uid, head.metadata.generation);
     Ok(())
 }
 
@@ -272,7 +299,12 @@ async fn refusal(
         let message = format!("pod {name} exists and belongs to something else; delete or rename it");
         return (reasons::NAME_TAKEN, message);
     }
-    (reasons::PODS_REFUSED, error.to_string())
+    let message = error.to_string();
+    // Said by the API server's admission of RuntimeClasses, which gives no reason of its own.
+    if message.contains("RuntimeClass") && message.contains("not found") {
+        return (reasons::RUNTIME_CLASS_NOT_FOUND, message);
+    }
+    (reasons::PODS_REFUSED, message)
 }
 
 /// Keeps the fleet in step with a pod: joined while it runs, left when it is gone.
@@ -286,15 +318,22 @@ pub fn follow_pod(scope: &Scope, pod: &Pod, deleted: bool) {
     let head = scope
         .heads
         .get(&kube::runtime::reflector::ObjectRef::new(head_name).within(&namespace));
-    let ended = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .is_some_and(|phase| matches!(phase, "Failed" | "Succeeded"));
+    let ended = state::failure(pod).is_some();
     match head.filter(|head| owns(head, pod)) {
         Some(head) if !deleted && !ended => {
             if let Some(member) = member(pod, &head) {
                 context.fleet.join(member, &context.tls);
+            }
+            if let Some(Condemnation { cause, message }) = state::condemnation(pod) {
+                let since = clock::now();
+                context.fleet.condemn(
+                    &uid,
+                    &Lost {
+                        cause,
+                        message,
+                        since,
+                    },
+                );
             }
         }
         _ => context.fleet.leave(&uid),
@@ -315,11 +354,10 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         head: head.name_any(),
         labels: head.metadata.labels.clone().unwrap_or_default(),
         role: head.spec.role,
-        spare: pod
-            .labels()
-            .get(names::SPARE_LABEL)
-            .is_some_and(|spare| spare == "true"),
-        leaving: pod.metadata.deletion_timestamp.is_some() || unhealthy_device(pod).is_some(),
+        spare: state::is_labelled(pod, names::SPARE_LABEL),
+        leaving: pod.metadata.deletion_timestamp.is_some() || state::is_labelled(pod, names::DRAINING_LABEL),
+        kubelet_ready: state::is_ready(pod),
+        avoided: state::avoided(pod, head),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
     })

@@ -25,8 +25,10 @@ pub struct Metrics {
     pub heads_ready: IntGaugeVec,
     /// Runs under way.
     pub runs_in_flight: IntGauge,
-    /// Head pods that were replaced, by role and cause.
+    /// Losses of head pods, agents and interpreters, by role and cause.
     pub regenerations: IntCounterVec,
+    /// Seconds from a noticed loss until its replacement took runs, by role and cause.
+    pub regeneration_seconds: HistogramVec,
     /// Share of receipts whose verification succeeded, from 0 to 1, since the start.
     pub verification_success: Gauge,
     /// Receipts verified by the audit, by verdict.
@@ -107,7 +109,12 @@ impl Metrics {
             runs_in_flight: IntGauge::new("chimera_runs_in_flight", "Runs under way.")?,
             regenerations: counter(
                 "chimera_regenerations_total",
-                "Head pods replaced.",
+                "Head pods, agents and interpreters that were lost and replaced or mended.",
+                &["role", "cause"],
+            )?,
+            regeneration_seconds: histogram(
+                "chimera_regeneration_time_seconds",
+                "Time from a noticed loss until its replacement took runs.",
                 &["role", "cause"],
             )?,
             verification_success: Gauge::new(
@@ -164,6 +171,7 @@ impl Metrics {
             heads_ready,
             runs_in_flight,
             regenerations,
+            regeneration_seconds,
             verification_success,
             verifications,
             signatures,
@@ -177,7 +185,7 @@ impl Metrics {
             verified,
             refused,
         } = self;
-        let all: [Box<dyn Collector>; 20] = [
+        let all: [Box<dyn Collector>; 21] = [
             Box::new(requests.clone()),
             Box::new(execution_seconds.clone()),
             Box::new(signed_seconds.clone()),
@@ -186,6 +194,7 @@ impl Metrics {
             Box::new(heads_ready.clone()),
             Box::new(runs_in_flight.clone()),
             Box::new(regenerations.clone()),
+            Box::new(regeneration_seconds.clone()),
             Box::new(verification_success.clone()),
             Box::new(verifications.clone()),
             Box::new(signatures.clone()),

@@ -15,14 +15,13 @@ use controller_core::{
     run::Ending,
     workflow_plan::{Loss, RunState},
 };
-use head_proto::{CancelRequest, ResumeRequest, RunEvent, RunRequest, run_event};
+use head_proto::{ResumeRequest, RunEvent, RunRequest, run_event};
 use kube::runtime::reflector::ObjectRef;
 use tokio::task::AbortHandle;
 use tonic::{Code, Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::{
-    client::CALL_DEADLINE,
     connection,
     fleet::{Fleet, Reservation},
     metrics::Metrics,
@@ -31,7 +30,7 @@ use crate::{
 
 /// How long a head may take to answer after the run's own time limit.
 const GRACE: Duration = Duration::from_secs(15);
-/// For how long a broken connection to a head that still exists is tried again.
+/// For how long the stream of a run is asked for again although the agent is heard.
 const RECONNECT_FOR: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -187,7 +186,7 @@ impl Runs {
         let task = async move {
             let pod_uid = on.member.pod_uid.clone();
             let limit = timeout + GRACE;
-            let state = match tokio::time::timeout(limit, follow(&runs.fleet, &run_id, on, request)).await {
+            let state = match tokio::time::timeout(limit, answer(&runs.fleet, &run_id, on, request)).await {
                 Ok(Ok(ending)) => RunState::Ended {
                     attempt,
                     ending: Box::new(ending),
@@ -210,6 +209,9 @@ impl Runs {
                     })
                 }
             };
+            if matches!(state, RunState::Lost(_)) {
+                runs.fleet.abandon(&run_id, &pod_uid);
+            }
             runs.end(&uid, &run_id, &pod_uid, state);
             runs.triggers.workflow(&workflow);
         };
@@ -245,19 +247,9 @@ impl Runs {
             return;
         };
         record.cancelled = true;
-        let request = CancelRequest {
-            run_id: record.run_id.clone(),
-            reason: reason.to_owned(),
-        };
+        let run_id = record.run_id.clone();
         drop(records);
-        tokio::spawn(async move {
-            let mut client = connection::client(on.link.channel);
-            match tokio::time::timeout(CALL_DEADLINE, client.cancel(request)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(status)) => tracing::warn!(%status, "the head did not take the cancellation"),
-                Err(_) => tracing::warn!("the head did not answer the cancellation in time"),
-            }
-        });
+        tokio::spawn(connection::cancel(on.link.channel, run_id, reason.to_owned()));
     }
 
     fn count(&self) {
@@ -272,7 +264,28 @@ impl Runs {
     }
 }
 
-/// Follows a run to its end, over reconnections, as long as the head exists.
+/// Follows a run to its end, or to that of its agent, whichever is first. An answer that has arrived counts.
+async fn answer(
+    fleet: &Fleet,
+    run_id: &str,
+    on: Reservation,
+    request: Request,
+) -> Result<Ending, (&'static str, String)> {
+    let (fate, pod) = (on.link.fate.clone(), on.member.pod.clone());
+    tokio::select! {
+        biased;
+        ended = follow(fleet, run_id, on, request) => ended,
+        lost = fate.lost() => Err(match lost {
+            None => (reasons::HEAD_LOST, format!("pod {pod} is gone")),
+            Some(lost) if lost.cause == reasons::GPU_UNHEALTHY => {
+                (reasons::GPU_UNHEALTHY, format!("pod {pod}: {}", lost.message))
+            }
+            Some(lost) => (reasons::HEAD_LOST, format!("pod {pod}: {}", lost.message)),
+        }),
+    }
+}
+
+/// Follows a run to its end, over reconnections, as long as its agent may answer.
 async fn follow(
     fleet: &Fleet,
     run_id: &str,
@@ -295,9 +308,9 @@ async fn follow(
         if let Some(loss) = final_refusal(&error) {
             return Err(loss);
         }
-        // The head may have been restarted or only the connection lost: ask again for a while.
+        // Whether the agent is lost or only the connection is soon known; an agent that is heard is asked for a while.
         let since = *broken_since.get_or_insert_with(Instant::now);
-        if !fleet.knows(&on.member.pod_uid) || since.elapsed() > RECONNECT_FOR {
+        if !fleet.may_answer(&on.member.pod_uid) || since.elapsed() > RECONNECT_FOR {
             return Err((
                 reasons::HEAD_LOST,
                 format!("pod {}: {}", on.member.pod, error.message()),

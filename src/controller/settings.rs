@@ -33,7 +33,8 @@ pub struct Settings {
     #[arg(long, default_value = "localhost/chimera-head-cpu:dev")]
     pub default_head_image: String,
 
-    /// Images that heads may name beside the default: exact references, or prefixes that end in `*`.
+    /// Images that heads may name beside the default: exact references, prefixes that end in `*`, or bare digests. Where
+    /// every entry has a digest, an image without one is refused.
     #[arg(long, value_delimiter = ',')]
     pub allowed_head_images: Vec<String>,
 

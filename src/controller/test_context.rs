@@ -49,6 +49,7 @@ pub fn process(
         key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),
         metrics,
         fleet,
+        suspicion: std::sync::Mutex::default(),
         triggers,
         keyring: Keyring::default(),
         offline_root,
@@ -75,6 +76,6 @@ pub fn scope(context: Arc<Context>) -> Arc<Scope> {
         pods: store().0,
         receipts: store().0,
         refused_pods: Remembered::default(),
-        network_policies: Remembered::default(),
+        head_policies: Remembered::default(),
     })
 }

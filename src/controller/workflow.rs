@@ -111,7 +111,7 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
     let claimed_head_known = status
         .head
         .as_ref()
-        .is_some_and(|head| context.fleet.knows(&head.uid));
+        .is_some_and(|head| context.fleet.may_answer(&head.uid));
     Ok(Observed {
         workflow,
         status,

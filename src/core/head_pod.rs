@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use api::{ChimeraHead, ChimeraHeadSpec, chimera_head::ResourceAmounts, names};
+use api::{
+    ChimeraHead, ChimeraHeadSpec,
+    chimera_head::{GRACE_SECONDS, ResourceAmounts, TopologySpread, WhenUnsatisfiable},
+    names,
+};
 use k8s_openapi::{
     api::{
         core::v1::{
@@ -26,10 +30,14 @@ use k8s_openapi::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::head_image;
+
 /// User and group that head images run as.
 const USER: i64 = 65532;
-/// Time for runs under way to end when a pod is stopped.
-const GRACE_SECONDS: i64 = 30;
+/// Seconds of a pod's grace period that are the agent's own, after the runs': to hand out results and to end.
+const FAREWELL_SECONDS: i64 = 5;
+/// Label of nodes over which pods are spread where their head does not say otherwise.
+const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Label of head pods: which of the head's places the pod fills.
 pub const SLOT_LABEL: &str = "chimera.dunes.io/slot";
@@ -41,7 +49,7 @@ pub const INCARNATION_LABEL: &str = "chimera.dunes.io/incarnation";
 pub struct Template {
     /// Image of a head whose spec names none.
     pub default_image: String,
-    /// Images that may be named: exact references, or prefixes that end in `*`.
+    /// Images that may be named, as [`head_image`](crate::head_image) reads them.
     pub allowed_images: Vec<String>,
     /// Namespace of the operator, whose pods alone may connect.
     pub operator_namespace: String,
@@ -53,21 +61,10 @@ impl Template {
         let Some(image) = spec.image.as_deref() else {
             return Ok(&self.default_image);
         };
-        let allowed = image == self.default_image
-            || self
-                .allowed_images
-                .iter()
-                .any(|entry| match entry.strip_suffix('*') {
-                    Some(prefix) => image.starts_with(prefix),
-                    None => image == entry,
-                });
-        if allowed {
-            Ok(image)
-        } else {
-            Err(format!(
-                "image {image} is not among the images that the operator allows"
-            ))
+        if image != self.default_image {
+            head_image::check(image, &self.allowed_images)?;
         }
+        Ok(image)
     }
 }
 
@@ -130,7 +127,7 @@ pub fn build_pod(head: &ChimeraHead, template: &Template, slot: i32, incarnation
     }
 }
 
-fn owner(head: &ChimeraHead) -> Option<Vec<OwnerReference>> {
+pub(crate) fn owner(head: &ChimeraHead) -> Option<Vec<OwnerReference>> {
     Some(vec![OwnerReference {
         api_version: format!("{}/{}", names::GROUP, names::VERSION),
         kind: "ChimeraHead".to_owned(),
@@ -147,7 +144,7 @@ fn build_pod_spec(head: &ChimeraHead, image: &str) -> PodSpec {
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        termination_grace_period_seconds: Some(grace_seconds(spec)),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -176,14 +173,27 @@ fn build_pod_spec(head: &ChimeraHead, image: &str) -> PodSpec {
                 ..Volume::default()
             },
         ]),
-        runtime_class_name: spec.gpu.as_ref().and_then(|gpu| gpu.runtime_class_name.clone()),
+        runtime_class_name: runtime_class(spec).map(ToOwned::to_owned),
         node_selector: Some(spec.node_selector.clone()).filter(|selector| !selector.is_empty()),
         tolerations: Some(spec.tolerations.iter().map(Into::into).collect::<Vec<_>>())
             .filter(|all| !all.is_empty()),
         priority_class_name: spec.priority_class_name.clone(),
-        topology_spread_constraints: Some(build_spread(head)).filter(|all| !all.is_empty()),
+        topology_spread_constraints: Some(build_spread(head)),
         ..PodSpec::default()
     }
+}
+
+fn grace_seconds(spec: &ChimeraHeadSpec) -> i64 {
+    spec.termination_grace_period_seconds.unwrap_or(GRACE_SECONDS)
+}
+
+/// The RuntimeClass of a head's pods. Where both fields name one, the kind's rules have seen to it that it is the same.
+pub fn runtime_class(spec: &ChimeraHeadSpec) -> Option<&str> {
+    let of_gpu = spec
+        .gpu
+        .as_ref()
+        .and_then(|gpu| gpu.runtime_class_name.as_deref());
+    spec.runtime_class_name.as_deref().or(of_gpu)
 }
 
 fn build_container(head: &ChimeraHead, image: &str) -> Container {
@@ -193,6 +203,7 @@ fn build_container(head: &ChimeraHead, image: &str) -> Container {
         format!("--listen=0.0.0.0:{}", names::HEAD_PORT),
         format!("--health=0.0.0.0:{}", names::HEAD_HEALTH_PORT),
         format!("--identity={}", names::HEAD_IDENTITY_PATH),
+        format!("--grace-seconds={}", grace_seconds(spec) - FAREWELL_SECONDS),
     ];
     if !spec.workers.preload.is_empty() {
         args.push(format!("--preload={}", spec.workers.preload.join(",")));
@@ -347,9 +358,14 @@ fn amounts(amounts: Option<&ResourceAmounts>) -> BTreeMap<String, Quantity> {
 
 fn build_spread(head: &ChimeraHead) -> Vec<TopologySpreadConstraint> {
     let name = head.metadata.name.as_deref().unwrap_or_default();
-    let constraints = head
-        .spec
-        .topology_spread
+    let over_nodes = [TopologySpread {
+        max_skew: 1,
+        topology_key: HOSTNAME.to_owned(),
+        when_unsatisfiable: WhenUnsatisfiable::ScheduleAnyway,
+    }];
+    let asked = head.spec.topology_spread.as_slice();
+    let constraints = if asked.is_empty() { &over_nodes } else { asked };
+    constraints
         .iter()
         .map(|spread| TopologySpreadConstraint {
             max_skew: spread.max_skew,
@@ -360,8 +376,8 @@ fn build_spread(head: &ChimeraHead) -> Vec<TopologySpreadConstraint> {
                 ..LabelSelector::default()
             }),
             ..TopologySpreadConstraint::default()
-        });
-    constraints.collect()
+        })
+        .collect()
 }
 
 /// Builds the NetworkPolicy of a head: nothing out, and in only the operator to the gRPC port. The kubelet's probes
@@ -438,13 +454,59 @@ mod tests {
         for (image, allowed) in [
             ("localhost/head:1", true),
             ("registry.example/heads/gpu:2", true),
-            ("other@sha256:1", true),
-            ("other@sha256:12", false),
             ("registry.example/other", false),
         ] {
             let head = head(serde_json::json!({"role": "quantum", "image": image}));
             assert_eq!(template.image(&head.spec).is_ok(), allowed, "{image}");
         }
+    }
+
+    #[test]
+    fn pods_have_the_runtime_class_that_either_field_names() {
+        for (spec, class) in [
+            (serde_json::json!({"role": "quantum"}), None),
+            (
+                serde_json::json!({"role": "quantum", "runtimeClassName": "gvisor"}),
+                Some("gvisor"),
+            ),
+            (
+                serde_json::json!({"role": "inference", "gpu": {"runtimeClassName": "nvidia"}}),
+                Some("nvidia"),
+            ),
+        ] {
+            let pod = build_pod(&head(spec), &template(), 0, 0, false);
+            assert_eq!(pod.spec.expect("a spec").runtime_class_name.as_deref(), class);
+        }
+    }
+
+    #[test]
+    fn runs_get_the_grace_period_but_for_what_the_agent_needs_itself() {
+        let head = head(serde_json::json!({"role": "quantum", "terminationGracePeriodSeconds": 600}));
+        let spec = build_pod(&head, &template(), 0, 0, false).spec.expect("a spec");
+        assert_eq!(spec.termination_grace_period_seconds, Some(600));
+        let arguments = spec.containers[0].args.clone().expect("arguments");
+        assert!(
+            arguments.contains(&"--grace-seconds=595".to_owned()),
+            "{arguments:?}"
+        );
+    }
+
+    #[test]
+    fn pods_are_spread_over_nodes_unless_the_head_says_otherwise() {
+        let keys = |spec: serde_json::Value| {
+            let spec = build_pod(&head(spec), &template(), 0, 0, false)
+                .spec
+                .expect("a spec");
+            let constraints = spec.topology_spread_constraints.unwrap_or_default();
+            constraints
+                .into_iter()
+                .map(|constraint| (constraint.topology_key, constraint.when_unsatisfiable))
+                .collect::<Vec<_>>()
+        };
+        let anyway = |key: &str| vec![(key.to_owned(), "ScheduleAnyway".to_owned())];
+        assert_eq!(keys(serde_json::json!({"role": "quantum"})), anyway(HOSTNAME));
+        let zones = serde_json::json!({"role": "quantum", "topologySpread": [{"topologyKey": "zone"}]});
+        assert_eq!(keys(zones), anyway("zone"));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub mod bundle_edit;
 pub mod demand;
 pub mod document;
+pub mod head_budget;
+pub mod head_image;
 pub mod head_plan;
 pub mod head_pod;
 pub mod inputs;
@@ -22,6 +24,7 @@ pub mod requirements;
 pub mod run;
 pub mod sealed;
 pub mod specification;
+pub mod suspicion;
 pub mod violation;
 pub mod workflow_plan;
 pub mod workflow_status;

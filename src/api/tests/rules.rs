@@ -87,7 +87,16 @@ fn objects_in_order_are_accepted() {
                 "resources": {"limits": {"cpu": 2, "memory": "1.5Gi", "ephemeral-storage": "1e9"}},
                 "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
                 "topologySpread": [{"topologyKey": "kubernetes.io/hostname"}],
+                "terminationGracePeriodSeconds": 86_400,
             }),
+        ),
+        object(
+            "ChimeraHead",
+            json!({"role": "inference", "runtimeClassName": "nvidia", "gpu": {"runtimeClassName": "nvidia"}}),
+        ),
+        object(
+            "ChimeraHead",
+            json!({"role": "inference", "runtimeClassName": "gvisor", "gpu": {}}),
         ),
         object(
             "KeyRotationPolicy",
@@ -144,6 +153,16 @@ fn objects_out_of_order_are_refused_with_their_place() {
         ),
         (head(json!({})), "role"),
         (head(json!({"role": "quantum", "replicas": 65})), "replicas"),
+        (
+            head(json!({"role": "quantum", "terminationGracePeriodSeconds": 9})),
+            "terminationGracePeriodSeconds",
+        ),
+        (
+            head(
+                json!({"role": "inference", "runtimeClassName": "gvisor", "gpu": {"runtimeClassName": "nvidia"}}),
+            ),
+            "name different RuntimeClasses",
+        ),
         (head(json!({"role": "quantum", "gpu": {"count": 0}})), "gpu/count"),
         (
             head(json!({"role": "quantum", "gpu": {"resourceName": "gpu"}})),

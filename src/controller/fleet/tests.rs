@@ -19,6 +19,8 @@ fn member(pod: &str) -> Member {
         role: Role::Quantum,
         spare: false,
         leaving: false,
+        kubelet_ready: true,
+        avoided: Vec::new(),
         heartbeat: Duration::from_millis(500),
         failure_threshold: 3,
     }
@@ -38,7 +40,11 @@ fn join(fleet: &Fleet, pod: &str) {
     let entry = Entry {
         member: member(pod),
         link: None,
+        session: None,
+        lost: None,
+        suspect: None,
         reserved: HashSet::new(),
+        abandoned: HashSet::new(),
         message: "connecting".into(),
         suited: HashMap::new(),
         task: tokio::spawn(std::future::pending::<()>()).abort_handle(),
@@ -54,18 +60,18 @@ fn connect(fleet: &Fleet, pod: &str, capacity: u32) {
         ..Environment::default()
     };
     let key = SigningKey::from_seed(Suite::MlDsa87, &[1; 32]).expect("a key");
-    let link = Link {
-        channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
-        offer: Some(Arc::new(offered(&environment))),
-        attester: key.verifying_key().clone(),
-        status: Arc::new(HeadStatus {
-            ready: true,
-            capacity,
-            environment: Some(environment),
-            ..HeadStatus::default()
-        }),
+    let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let offer = Arc::new(offered(&environment));
+    let status = HeadStatus {
+        attester_spki: key.verifying_key().spki_der().to_vec(),
+        ready: true,
+        capacity,
+        environment: Some(environment),
+        ..HeadStatus::default()
     };
-    fleet.set(&member(pod), Some(link), String::new());
+    fleet
+        .hear(&member(pod), &channel, Some(offer), status)
+        .expect("a valid key");
 }
 
 fn demand() -> Demand {

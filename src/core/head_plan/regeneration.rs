@@ -1,0 +1,262 @@
+//! What was lost, by fault class, and what makes it good. The status is the memory: each loss is found once, by the
+//! difference between what it shows and what is there, whichever process looks.
+//!
+//! | lost | how it shows | what serves |
+//! | --- | --- | --- |
+//! | interpreters | the agent tells a mend that the status does not count yet | the same pod |
+//! | agent | its connection broke and it does not answer, or another attestation key | a spare, else the same pod |
+//! | pod | deleted, evicted, failed | a spare, else a new pod |
+//! | device | kubelet or agent report it | a spare, else a new pod on another device |
+//! | node | no heartbeat | a spare, else a new pod |
+
+use api::{
+    chimera_head::{HeadPod, PodRole, REGENERATIONS_LIMIT, Regeneration},
+    reasons,
+};
+use jiff::Timestamp;
+
+use super::{Mend, NewPod, Observed, PodView};
+use crate::{head_pod::pod_name, workflow_status::shortened};
+
+/// What an agent may call a fault that it mended.
+const MENDED: [&str; 2] = [reasons::WORKER_LOST, reasons::CANARY_FAILED];
+/// The longest account of a loss that is kept.
+const LONGEST_MESSAGE: usize = 512;
+
+/// What was found.
+pub(super) struct Review {
+    /// Losses that the status does not show yet.
+    pub found: Vec<Regeneration>,
+    /// Losses whose replacement takes runs now and did not before.
+    pub recovered: Vec<Regeneration>,
+    /// The latest losses, for the status.
+    pub rows: Vec<Regeneration>,
+}
+
+impl Review {
+    /// Whether a replacement is still on its way.
+    pub(super) fn is_open(&self) -> bool {
+        self.rows.iter().any(is_open)
+    }
+}
+
+/// Finds losses, and replacements that have come.
+pub(super) fn review(
+    observed: &Observed<'_>,
+    staying: &[&PodView],
+    active: &[&str],
+    create: &[NewPod],
+) -> Review {
+    let before = observed.head.status.clone().unwrap_or_default();
+    let mut rows = before.last_regenerations;
+    let known = rows.len();
+    rows.extend(losses(observed));
+
+    let head = observed.head.metadata.name.as_deref().unwrap_or_default();
+    let mut heirs = Heirs::new(head, staying, active, create);
+    let mut recovered = Vec::new();
+    // The newest first: a spare that is promoted now takes over from who was lost now.
+    for row in rows.iter_mut().rev().filter(|row| is_open(row)) {
+        row.replacement = heirs.next_for(row);
+        if heirs.serves(row.replacement.as_deref()) {
+            row.ready_time = Some(observed.now);
+            row.duration_millis = Some(millis_between(row.time, observed.now));
+            recovered.push(row.clone());
+        }
+    }
+    let mut found = rows[known..].to_vec();
+    let mended = mends(observed);
+    found.extend_from_slice(&mended);
+    recovered.extend_from_slice(&mended);
+    rows.extend(mended);
+    keep_latest(&mut rows);
+    Review {
+        found,
+        recovered,
+        rows,
+    }
+}
+
+fn is_open(row: &Regeneration) -> bool {
+    // A row without a UID was written by an operator that never closed one.
+    row.ready_time.is_none() && row.uid.is_some()
+}
+
+fn millis_between(from: Timestamp, to: Timestamp) -> i64 {
+    i64::try_from(to.duration_since(from).as_millis())
+        .unwrap_or(i64::MAX)
+        .max(0)
+}
+
+/// At most as many rows as the status keeps; what is over goes before what is not.
+fn keep_latest(rows: &mut Vec<Regeneration>) {
+    while rows.len() > REGENERATIONS_LIMIT {
+        let oldest = rows.iter().position(|row| !is_open(row)).unwrap_or(0);
+        rows.remove(oldest);
+    }
+}
+
+/// Pods and agents that the status shows and that are lost now.
+fn losses(observed: &Observed<'_>) -> Vec<Regeneration> {
+    let Some(status) = &observed.head.status else {
+        return Vec::new();
+    };
+    let known = status.pods.iter().filter(|known| !known.draining);
+    known
+        .filter(|known| !is_recorded(known, &status.last_regenerations))
+        .filter_map(|known| {
+            let pod = observed
+                .pods
+                .iter()
+                .find(|pod| Some(&pod.uid) == known.uid.as_ref());
+            let (cause, message, time) = why_lost(known, pod, observed.now)?;
+            Some(Regeneration {
+                pod: known.name.clone(),
+                uid: known.uid.clone(),
+                replacement: None,
+                reason: cause.to_owned(),
+                message: message.map(|message| shortened(&message, LONGEST_MESSAGE)),
+                duration_millis: None,
+                time,
+                ready_time: None,
+            })
+        })
+        .collect()
+}
+
+/// Whether the pod has not been heard since a loss of it was recorded.
+fn is_recorded(known: &HeadPod, rows: &[Regeneration]) -> bool {
+    let served = known.agent.is_some() || known.ready;
+    !served && known.uid.is_some() && rows.iter().any(|row| row.uid == known.uid)
+}
+
+fn why_lost(
+    known: &HeadPod,
+    pod: Option<&PodView>,
+    now: Timestamp,
+) -> Option<(&'static str, Option<String>, Timestamp)> {
+    let Some(pod) = pod else {
+        return Some((reasons::POD_DELETED, None, now));
+    };
+    if pod.draining {
+        // It goes by the operator's own will.
+        return None;
+    }
+    if let Some(why) = &pod.failed {
+        return Some((reasons::POD_FAILED, Some(why.clone()), now));
+    }
+    if let Some(sick) = pod.sick_devices.first() {
+        let message = format!("device {}: {}", sick.device, sick.message);
+        return Some((reasons::GPU_UNHEALTHY, Some(message), now));
+    }
+    if let Some(why) = &pod.suspect {
+        return Some((reasons::SUSPECT_HEAD, Some(why.clone()), now));
+    }
+    let served = known.agent.is_some() || known.ready;
+    if let Some(lost) = pod.lost.as_ref().filter(|_| served) {
+        return Some((lost.cause, Some(lost.message.clone()), lost.since.min(now)));
+    }
+    if pod.deleting {
+        return Some((reasons::POD_DELETED, pod.disruption.clone(), now));
+    }
+    let another = known.agent.is_some() && pod.agent.is_some() && known.agent != pod.agent;
+    another.then(|| {
+        let message = "the agent was started again".to_owned();
+        (reasons::AGENT_LOST, Some(message), now)
+    })
+}
+
+/// Faults that agents mended themselves and that the status does not count yet.
+fn mends(observed: &Observed<'_>) -> Vec<Regeneration> {
+    let status = observed.head.status.as_ref();
+    let counted = |pod: &PodView| {
+        let known = status?
+            .pods
+            .iter()
+            .find(|known| known.uid.as_ref() == Some(&pod.uid))?;
+        // The count begins anew with the agent.
+        (known.agent == pod.agent).then_some(known.mends)
+    };
+    let pods = observed
+        .pods
+        .iter()
+        .filter(|pod| pod.lives() && pod.agent.is_some());
+    pods.flat_map(|pod| {
+        let counted = counted(pod).unwrap_or(0);
+        let new = pod.mends.iter().filter(move |mend| mend.number > counted);
+        new.map(|mend| mended(pod, mend, observed.now))
+    })
+    .collect()
+}
+
+fn mended(pod: &PodView, mend: &Mend, now: Timestamp) -> Regeneration {
+    let known = MENDED.into_iter().find(|known| *known == mend.cause);
+    // Clocks differ: nothing was noticed in the future.
+    let time = mend.noticed.min(now);
+    let ready = time.checked_add(jiff::SignedDuration::from_millis(mend.duration_millis));
+    Regeneration {
+        pod: pod.name.clone(),
+        uid: Some(pod.uid.clone()),
+        replacement: Some(pod.name.clone()),
+        reason: known.unwrap_or(reasons::WORKER_LOST).to_owned(),
+        message: Some(shortened(&mend.message, LONGEST_MESSAGE)).filter(|message| !message.is_empty()),
+        duration_millis: Some(mend.duration_millis),
+        time,
+        ready_time: Some(ready.unwrap_or(time)),
+    }
+}
+
+/// Who may take over, each for one loss.
+struct Heirs<'a> {
+    staying: &'a [&'a PodView],
+    active: &'a [&'a str],
+    promoted: Vec<String>,
+    made: Vec<String>,
+}
+
+impl<'a> Heirs<'a> {
+    fn new(head: &str, staying: &'a [&'a PodView], active: &'a [&'a str], create: &[NewPod]) -> Self {
+        let is_promoted = |pod: &&&PodView| pod.ready && pod.spare && active.contains(&pod.uid.as_str());
+        let promoted = staying.iter().filter(is_promoted);
+        Self {
+            staying,
+            active,
+            promoted: promoted.map(|pod| pod.name.clone()).collect(),
+            made: create
+                .iter()
+                .map(|pod| pod_name(head, pod.slot, pod.incarnation))
+                .collect(),
+        }
+    }
+
+    /// A spare that is promoted now, else who was to take over before, else the pod itself, else a new one.
+    fn next_for(&mut self, row: &Regeneration) -> Option<String> {
+        if !self.promoted.is_empty() {
+            return Some(self.promoted.remove(0));
+        }
+        let stays = |name: &String| self.staying.iter().any(|pod| pod.name == *name);
+        if let Some(before) = row.replacement.clone().filter(stays) {
+            return Some(before);
+        }
+        let itself = self.staying.iter().any(|pod| Some(&pod.uid) == row.uid.as_ref());
+        if itself {
+            return Some(row.pod.clone());
+        }
+        (!self.made.is_empty()).then(|| self.made.remove(0))
+    }
+
+    /// Whether a pod does its duty, and its label says so already.
+    fn serves(&self, name: Option<&str>) -> bool {
+        let pod = self.staying.iter().find(|pod| Some(pod.name.as_str()) == name);
+        pod.is_some_and(|pod| pod.ready && pod.spare != self.active.contains(&pod.uid.as_str()))
+    }
+}
+
+/// The role that a pod has in the status.
+pub(super) fn role(active: &[&str], uid: &str) -> PodRole {
+    if active.contains(&uid) {
+        PodRole::Active
+    } else {
+        PodRole::Spare
+    }
+}
