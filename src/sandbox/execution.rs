@@ -340,11 +340,7 @@ fn look_closer(lookout: &mut Lookout, place: Place<'_>, group: Option<i32>, fold
     };
     let Some(group) = group else { return };
     let folder = folder.to_owned();
-    lookout.begin(move || {
-        let used = consumption::of_group(group, inherited)?;
-        let disk = consumption::of_folder(&folder);
-        Ok(Consumption { disk, ..used })
-    });
+    lookout.begin(move || consumption::of_group(group, inherited, &folder));
 }
 
 /// Why a run ended that did not say so itself.

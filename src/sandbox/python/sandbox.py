@@ -16,10 +16,11 @@ import resource
 import signal
 import stat
 import sys
-from typing import Any
+from typing import Any, Callable
 
 CONTROL = 3
 FIRST_PATH = 64
+MOST_LOCKED = 64 << 20
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -136,7 +137,7 @@ class Policy:
         called once the modules are imported."""
         limits, memory = self.relative_limits, self.relative_limits["memory"]
         held = memory_held()
-        self.limits = {
+        wanted = {
             "data": held["VmData"] + memory,
             # Address space bounds shared anonymous memory, which `data` does not count. Libraries that a run maps
             # and the stacks of its threads need addresses, but no memory: hence the gigabyte beside it.
@@ -144,8 +145,18 @@ class Policy:
             "fsize": limits["file"],
             "nofile": limits["descriptors"],
             "nproc": limits["processes"],
-            "core": 0,
+            "memlock": MOST_LOCKED,
+            "msgqueue": 0,
+            # One byte makes no file, and it is the one value at which the kernel starts no program for crashes either.
+            "core": 1,
         }
+        self.limits = {name: attainable(name, value) for name, value in wanted.items()}
+
+
+def attainable(name: str, value: int) -> int:
+    """A limit that the container has set lower already stays as it is."""
+    _, most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
+    return value if most == resource.RLIM_INFINITY else min(value, most)
 
 
 def memory_held() -> dict[str, int]:
@@ -186,6 +197,9 @@ def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
         kept = CONTROL + 1
         os.dup2(make_ruleset(policy, folder), kept, inheritable=False)
     os.closerange(kept + 1, 1 << 20)
+    # The agent has to see which deleted files a run holds open. Other runs are kept out by landlock, and what the zygote
+    # holds is no secret.
+    prctl(PR_SET_DUMPABLE, 1)
     # Whoever has to end a run that takes all of the processor comes before it.
     os.nice(10)
     os.umask(0o077)
@@ -200,11 +214,10 @@ def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
 def confine(policy: Policy, ruleset: int) -> None:
     if policy.capabilities:
         drop_capabilities()
-    prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     os.close(ruleset)
-    replace_chmod()
+    replace_changes_by_path()
     for program in policy.filters:
         install_filter(program)
     if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
@@ -263,30 +276,44 @@ def install_filter(program: bytes) -> None:
     )
 
 
-def replace_chmod() -> None:
-    """Landlock does not restrict chmod, so the filter refuses it by path. By descriptor it is harmless: only what
-    landlock lets a run open can be changed. Python's own callers (shutil, tarfile, tempfile) go on working."""
+def replace_changes_by_path() -> None:
+    """Landlock restricts neither chmod nor utime, so the filter refuses them by path. By descriptor they are harmless:
+    only what landlock lets a run open can be changed. Python's own callers (shutil, tarfile, tempfile) go on working."""
+    utime_of_descriptor = os.utime
 
-    def chmod(path: Any, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+    def on_descriptor(path: Any, dir_fd: int | None, follow_symlinks: bool, change: Callable[[int], None]) -> None:
         if isinstance(path, int):
-            os.fchmod(path, mode)
+            change(path)
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_symlinks else os.O_NOFOLLOW)
         descriptor = os.open(path, flags, dir_fd=dir_fd)
         try:
-            os.fchmod(descriptor, mode)
+            change(descriptor)
         finally:
             os.close(descriptor)
 
-    os.chmod = chmod  # type: ignore[assignment]
+    def chmod(path: Any, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+        on_descriptor(path, dir_fd, follow_symlinks, lambda descriptor: os.fchmod(descriptor, mode))
+
+    def utime(
+        path: Any, times: Any = None, *, dir_fd: int | None = None, follow_symlinks: bool = True, **ns: Any
+    ) -> None:
+        given = ns if ns else {"times": times}
+        on_descriptor(path, dir_fd, follow_symlinks, lambda descriptor: utime_of_descriptor(descriptor, **given))
+
+    os.chmod, os.utime = chmod, utime  # type: ignore[assignment]
 
 
 def reseed() -> None:
     """Every child starts as a copy of the zygote: without this, all would draw the same numbers."""
     random.seed()
+    libc.srand(ctypes.c_uint(int.from_bytes(os.urandom(4), "little")))
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))  # type: ignore[attr-defined]
+        words = os.urandom(64)
+        numpy_random.seed(  # type: ignore[attr-defined]
+            [int.from_bytes(words[start : start + 4], "little") for start in range(0, len(words), 4)]
+        )
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(int.from_bytes(os.urandom(8), "little"))  # type: ignore[attr-defined]
