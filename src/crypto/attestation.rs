@@ -146,6 +146,13 @@ pub struct Isolation {
     pub rlimits: BTreeMap<String, u64>,
 }
 
+/// What GPU time is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpuSecondsFrom {
+    /// How busy the driver said that the devices were, shared out among the runs that were under way.
+    Utilization,
+}
+
 /// One run, as it happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -181,6 +188,9 @@ pub struct Attestation {
     pub blocks: Vec<BlockResult>,
     /// GPU time: devices times seconds.
     pub gpu_seconds: f64,
+    /// What the GPU time is taken from; without it, it is the time for which the devices were reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_seconds_from: Option<GpuSecondsFrom>,
     /// UUIDs of the GPU devices that the run could see.
     pub devices: Vec<String>,
     /// What ran the document.

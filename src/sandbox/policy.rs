@@ -73,6 +73,17 @@ impl Policy {
         })
     }
 
+    /// Opens device nodes to runs, and what a GPU's driver tells of itself.
+    #[must_use]
+    pub fn with_devices(mut self, nodes: Vec<String>) -> Self {
+        if self.confined && !nodes.is_empty() {
+            self.paths.entry("device").or_default().extend(nodes);
+            let told = DRIVER.iter().map(|path| (*path).to_owned());
+            self.paths.entry("read").or_default().extend(told);
+        }
+        self
+    }
+
     /// Resource limits, a process group and an environment of its own, and nothing else: for machines that cannot
     /// confine a run, when the user has said that he trusts the document. Attestations say so.
     pub fn unconfined(limits: Limits, environment: BTreeMap<String, String>) -> Self {
@@ -115,6 +126,17 @@ const DEVICE: &[&str] = &[
     "/dev/full",
     "/dev/random",
     "/dev/urandom",
+];
+
+/// What a GPU's driver library reads of the kernel's side.
+const DRIVER: &[&str] = &[
+    "/proc/devices",
+    "/proc/driver/nvidia",
+    "/proc/sys/vm/mmap_min_addr",
+    "/sys/bus/pci/devices",
+    "/sys/devices/pci0000:00",
+    "/sys/module/nvidia",
+    "/sys/module/nvidia_uvm",
 ];
 
 /// What a numerical Python program, its threads and its subprocesses need. Everything else answers "not implemented",

@@ -135,13 +135,14 @@ class Policy:
     def fix_limits(self) -> None:
         """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well. To be
         called once the modules are imported."""
-        limits, memory = self.relative_limits, self.relative_limits["memory"]
-        held = memory_held()
+        limits = self.relative_limits
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+            held = memory_held(status.read())
         wanted = {
-            "data": held["VmData"] + memory,
+            "data": held["VmData"] + limits["memory"],
             # Address space bounds shared anonymous memory, which `data` does not count. Libraries that a run maps
             # and the stacks of its threads need addresses, but no memory: hence the gigabyte beside it.
-            "as": held["VmSize"] + memory + (1 << 30),
+            "as": held["VmSize"] + limits["memory"] + (1 << 30),
             "fsize": limits["file"],
             "nofile": limits["descriptors"],
             "nproc": limits["processes"],
@@ -159,44 +160,86 @@ def attainable(name: str, value: int) -> int:
     return value if most == resource.RLIM_INFINITY else min(value, most)
 
 
-def memory_held() -> dict[str, int]:
-    """What this process has of each sort of memory, in bytes."""
+def memory_held(status: str) -> dict[str, int]:
+    """What a process has of each sort of memory, in bytes, from proc_pid_status(5)."""
     held = {"VmSize": 0, "VmData": 0, "RssAnon": 0}
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name in held:
-                held[name] = int(value.split()[0]) * 1024
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in held:
+            held[name] = int(value.split()[0]) * 1024
     return held
 
 
 def take_descriptors(fds: list[int]) -> int:
-    """Control, stdout and stderr take their places; everything else that the zygote had open is closed."""
+    """Control, stdout and stderr take their places."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # First out of the way of 0 to 3, whatever numbers they arrived with.
-    high = [os.dup(fd) for fd in (null, *fds)]
-    while min(high) <= CONTROL:
-        high = [fd if fd > CONTROL else os.dup(fd) for fd in high]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL + 1) for fd in (null, *fds)]
+    for fd in {null, *fds}:
+        os.close(fd)
     null, control, out, err = high
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.dup2(control, CONTROL, inheritable=False)
+    for fd in high:
+        os.close(fd)
     return CONTROL
 
 
 def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
     """Puts the sandbox in force, for this process and all it will start."""
+    ruleset = leave_zygote(policy, folder, parent, [])
+    set_limits(policy.limits)
+    limit_processor(cpu_seconds)
+    if policy.confined:
+        confine(policy, ruleset)
+    reseed()
+
+
+def enter_ahead(policy: Policy, folder: str, parent: int) -> int:
+    """The same for a worker that has no run yet: what a device's driver maps must not count as the run's, so the limits of
+    memory and time follow. Gives the descriptor that they are told from."""
+    status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    kept = fcntl.fcntl(status, fcntl.F_DUPFD_CLOEXEC, FIRST_PATH)
+    ruleset = leave_zygote(policy, folder, parent, [kept])
+    set_limits({name: value for name, value in policy.limits.items() if name not in ("data", "as")})
+    if policy.confined:
+        confine(policy, ruleset)
+    return kept
+
+
+def limit_memory(policy: Policy, status: int) -> None:
+    """Devices are mapped into far more addresses than there is memory, so these have no limit here."""
+    held = memory_held(os.pread(status, 1 << 16, 0).decode())
+    os.close(status)
+    policy.limits = {name: value for name, value in policy.limits.items() if name != "as"}
+    policy.limits["data"] = attainable("data", held["VmData"] + policy.relative_limits["memory"])
+    set_limits({"data": policy.limits["data"]})
+
+
+def begin_ahead(cpu_seconds: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit_processor(int(used.ru_utime + used.ru_stime) + cpu_seconds)
+    reseed()
+
+
+def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> int:
+    """A session, descriptors, a folder and an environment of its own. Gives landlock's ruleset."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the zygote is gone")
-    kept = CONTROL
+    ruleset = CONTROL
     if policy.confined:
-        # The ruleset is the one descriptor beside the four that is still needed.
-        kept = CONTROL + 1
-        os.dup2(make_ruleset(policy, folder), kept, inheritable=False)
-    os.closerange(kept + 1, 1 << 20)
+        # Beside the four and those that are kept it is the one descriptor that is still needed.
+        ruleset = CONTROL + 1
+        os.dup2(make_ruleset(policy, folder), ruleset, inheritable=False)
+    first = ruleset + 1
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, 1 << 20)
     # The agent has to see which deleted files a run holds open. Other runs are kept out by landlock, and what the zygote
     # holds is no secret.
     prctl(PR_SET_DUMPABLE, 1)
@@ -205,10 +248,7 @@ def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
     os.umask(0o077)
     os.chdir(os.path.join(folder, "work"))
     set_environment(policy, folder)
-    set_limits(policy, cpu_seconds)
-    if policy.confined:
-        confine(policy, ruleset=kept)
-    reseed()
+    return ruleset
 
 
 def confine(policy: Policy, ruleset: int) -> None:
@@ -256,10 +296,13 @@ def set_environment(policy: Policy, folder: str) -> None:
         tempfile._name_sequence = None  # type: ignore[attr-defined]
 
 
-def set_limits(policy: Policy, cpu_seconds: int) -> None:
-    for name, value in policy.limits.items():
+def set_limits(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+
+
+def limit_processor(seconds: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def drop_capabilities() -> None:

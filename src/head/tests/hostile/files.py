@@ -5,7 +5,7 @@ for path in ("/etc/passwd", "/etc/shadow", "/etc/hostname", "/etc/resolv.conf", 
     attempt("read " + path, lambda: open(path, "rb").read(1))
 for path in ("/", "/tmp", "/proc", "/etc", "/dev", "/sys", "/home", "/root", "../..", inputs["runs"], inputs["identity"]):
     attempt("list " + path, lambda: os.listdir(path))
-for path in ("/tmp/probe", "/var/tmp/probe", "/dev/probe", "/usr/probe", "../../probe", inputs["runs"] + "/probe", os.path.dirname(os.__file__) + "/probe.py"):
+for path in (*(f"{folder}/chimera-probe-{inputs['agent']}" for folder in ("/tmp", "/var/tmp", "/dev", "/usr", "../..", inputs["runs"])), os.path.dirname(os.__file__) + "/probe.py"):
     attempt("write " + path, lambda: open(path, "w"))
     attempt("make " + path, lambda: os.mkdir(path))
 attempt("remove", lambda: os.unlink(inputs["secret"]))

@@ -8,7 +8,7 @@ use sandbox::folder::Folders;
 use sandbox::job::{Block, Job};
 use sandbox::policy::{Limits, Policy};
 use sandbox::stream::Stream;
-use sandbox::zygote::{Configuration, Ready, Zygote};
+use sandbox::workers::{Configuration, Ready, Warmth, Workers};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,8 +35,7 @@ impl Default for Allowed {
 
 pub struct Bench {
     pub ready: Arc<Ready>,
-    zygote: Zygote,
-    folders: Folders,
+    workers: Workers,
     together: Consumption,
     folder: TempDir,
 }
@@ -85,17 +84,19 @@ impl Bench {
         } else {
             Policy::unconfined(limits, of_runs)
         };
-        let zygote = Zygote::start(Configuration {
+        let workers = Workers::start(Configuration {
             python: std::env::var_os("CHIMERA_PYTHON").unwrap_or_else(|| "python3".into()),
             preload: vec![],
             policy,
             environment: interpreter,
+            folders: Folders::open(&folder.path().join("runs")).unwrap(),
+            warmth: Warmth::Fork,
+            standby: false,
         });
-        let ready = wait_until_ready(&zygote, Duration::from_secs(60)).await.unwrap();
+        let ready = wait_until_ready(&workers, Duration::from_secs(60)).await.unwrap();
         Self {
             ready,
-            zygote,
-            folders: Folders::open(&folder.path().join("runs")).unwrap(),
+            workers,
             together: Consumption {
                 tasks: allowed.tasks,
                 memory: allowed.memory_mib << 20,
@@ -111,8 +112,7 @@ impl Bench {
 
     pub async fn run(&self, job: &Job) -> Ran {
         let place = Place {
-            zygote: &self.zygote,
-            folders: &self.folders,
+            workers: &self.workers,
             together: self.together,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
