@@ -153,6 +153,19 @@ pub enum GpuSecondsFrom {
     Utilization,
 }
 
+impl Isolation {
+    /// In a few words, for a person.
+    pub fn describe(&self) -> String {
+        let landlock = match self.landlock_abi {
+            0 => "no landlock".to_owned(),
+            abi => format!("landlock {abi}"),
+        };
+        let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
+        let network = if self.network { "network" } else { "no network" };
+        format!("isolation: {landlock}, {seccomp}, {network}")
+    }
+}
+
 /// One run, as it happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

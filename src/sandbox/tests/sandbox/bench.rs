@@ -10,6 +10,7 @@ use sandbox::policy::{Limits, Policy};
 use sandbox::stream::Stream;
 use sandbox::workers::{Configuration, Ready, Warmth, Workers};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -36,6 +37,8 @@ impl Default for Allowed {
 pub struct Bench {
     pub ready: Arc<Ready>,
     workers: Workers,
+    /// Workers that have folders before they have runs.
+    waiting: usize,
     together: Consumption,
     folder: TempDir,
 }
@@ -70,6 +73,19 @@ impl Bench {
     }
 
     pub async fn start_with(allowed: Allowed, confined: bool) -> Self {
+        Self::try_start(allowed, confined, None).await.unwrap()
+    }
+
+    /// With workers that wait, and a driver's library in `folder`.
+    pub async fn with_driver(folder: &Path, workers: usize) -> Result<Self, String> {
+        Self::try_start(Allowed::default(), true, Some((folder, workers))).await
+    }
+
+    async fn try_start(
+        allowed: Allowed,
+        confined: bool,
+        driver: Option<(&Path, usize)>,
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits {
             memory: allowed.memory_mib << 20,
@@ -77,7 +93,13 @@ impl Bench {
             descriptors: 1024,
             processes: 4096,
         };
-        let interpreter = environment::of_interpreter(|name| std::env::var_os(name));
+        let mut interpreter = environment::of_interpreter(|name| std::env::var_os(name));
+        if let Some((library, _)) = driver {
+            // What Python imports from, a run may read.
+            for name in ["LD_LIBRARY_PATH", "PYTHONPATH"] {
+                interpreter.insert(name.into(), library.into());
+            }
+        }
         let of_runs = environment::of_runs(&interpreter);
         let policy = if confined {
             Policy::new(limits, 6, of_runs).unwrap()
@@ -90,20 +112,21 @@ impl Bench {
             policy,
             environment: interpreter,
             folders: Folders::open(&folder.path().join("runs")).unwrap(),
-            warmth: Warmth::Fork,
+            warmth: driver.map_or(Warmth::Fork, |(_, workers)| Warmth::Cuda(workers)),
             standby: false,
         });
-        let ready = wait_until_ready(&workers, Duration::from_secs(60)).await.unwrap();
-        Self {
+        let ready = wait_until_ready(&workers, Duration::from_secs(60)).await?;
+        Ok(Self {
             ready,
             workers,
+            waiting: driver.map_or(0, |(_, workers)| workers),
             together: Consumption {
                 tasks: allowed.tasks,
                 memory: allowed.memory_mib << 20,
                 disk: allowed.disk_mib << 20,
             },
             folder,
-        }
+        })
     }
 
     pub fn offers(&self, language: &str) -> bool {
@@ -128,7 +151,7 @@ impl Bench {
         .await;
         let runs = self.folder.path().join("runs");
         assert!(
-            std::fs::read_dir(runs).unwrap().next().is_none(),
+            std::fs::read_dir(runs).unwrap().count() <= self.waiting,
             "nothing of a run remains"
         );
         Ran {
