@@ -18,7 +18,7 @@ use crypto::attestation::{BlockState, RunError};
 use jiff::Timestamp;
 use sandbox::execution::{Happening, Outcome};
 use sandbox::job::Job;
-use sandbox::zygote::Ready;
+use sandbox::workers::Ready;
 use serde_json::{Map, Value};
 use tokio::sync::watch as channel;
 

@@ -146,6 +146,26 @@ pub struct Isolation {
     pub rlimits: BTreeMap<String, u64>,
 }
 
+/// What GPU time is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GpuSecondsFrom {
+    /// How busy the driver said that the devices were, shared out among the runs that were under way.
+    Utilization,
+}
+
+impl Isolation {
+    /// In a few words, for a person.
+    pub fn describe(&self) -> String {
+        let landlock = match self.landlock_abi {
+            0 => "no landlock".to_owned(),
+            abi => format!("landlock {abi}"),
+        };
+        let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
+        let network = if self.network { "network" } else { "no network" };
+        format!("isolation: {landlock}, {seccomp}, {network}")
+    }
+}
+
 /// One run, as it happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -181,6 +201,9 @@ pub struct Attestation {
     pub blocks: Vec<BlockResult>,
     /// GPU time: devices times seconds.
     pub gpu_seconds: f64,
+    /// What the GPU time is taken from; without it, it is the time for which the devices were reserved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_seconds_from: Option<GpuSecondsFrom>,
     /// UUIDs of the GPU devices that the run could see.
     pub devices: Vec<String>,
     /// What ran the document.

@@ -486,9 +486,10 @@ fn check_attestation(
         Ok(Some(attestation)) => match attestation_difference(statement, attestation) {
             None => {
                 let result = attestation.result.name();
+                let isolation = attestation.isolation.describe();
                 (
                     true,
-                    format!("{result} by the head that the grant names, for that grant"),
+                    format!("{result} by the head that the grant names, for that grant; {isolation}"),
                 )
             }
             Some(field) => (false, format!("the attestation's {field} is not the receipt's")),

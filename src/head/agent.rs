@@ -2,6 +2,7 @@
 
 use crate::admission::{self, Head, Refusal};
 use crate::environment;
+use crate::gpu::{self, Gpus};
 use crate::journal::Journal;
 use crate::runs::{Entry, Keep, Registry, Run};
 use crate::tls::Identity;
@@ -13,12 +14,10 @@ use jiff::Timestamp;
 use sandbox::attestation::{Attested, Machine, attest};
 use sandbox::consumption::Consumption;
 use sandbox::execution::{Happening, Place, execute, failure};
-use sandbox::folder::Folders;
 use sandbox::job::{Block, Job};
 use sandbox::reason;
 use sandbox::stream::Stream;
-use sandbox::zygote::{Configuration, Ready, State, Zygote};
-use std::path::PathBuf;
+use sandbox::workers::{Cause, Configuration, Ready, State, Workers};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,9 +31,6 @@ const CANARY_PAUSE: Duration = Duration::from_secs(2);
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No folder for the runs.
-    #[error("make the folder of the runs")]
-    Folders(#[source] std::io::Error),
     /// No key to sign attestations with.
     #[error("make the attestation key")]
     Key(#[source] crypto::key::Error),
@@ -47,12 +43,14 @@ pub struct Setup {
     pub pod_uid: String,
     /// Runs at once.
     pub workers: usize,
-    /// Where the folders of the runs lie.
-    pub runs: PathBuf,
     /// What is kept of finished runs.
     pub keep: Keep,
-    /// The zygote.
-    pub zygote: Configuration,
+    /// The interpreters.
+    pub interpreter: Configuration,
+    /// Where the GPUs are found, if there are any.
+    pub gpus: Option<gpu::Configuration>,
+    /// How often an idle head computes something whose answer is known.
+    pub canary_every: Duration,
     /// What a run's processes may use together.
     pub together: Consumption,
     /// Image and devices.
@@ -67,10 +65,11 @@ pub struct Agent {
     head: Head,
     key: SigningKey,
     machine: Machine,
-    zygote: Zygote,
+    interpreters: Workers,
+    gpus: Option<Arc<Gpus>>,
     together: Consumption,
+    canary_every: Duration,
     journal: bool,
-    folders: Folders,
     registry: Registry,
     workers: usize,
     /// The highest fencing token of a grant.
@@ -88,9 +87,12 @@ enum Condition {
 }
 
 impl Agent {
-    /// Starts the zygote and the watch over it.
+    /// Starts the interpreters and the watch over them.
     pub fn start(setup: Setup, identity: Arc<Identity>) -> Result<Arc<Self>, Error> {
         let key = SigningKey::generate(Suite::MlDsa87).map_err(Error::Key)?;
+        let registry = Registry::new(setup.workers, setup.keep);
+        let (running, every) = (registry.running(), setup.canary_every);
+        let gpus = setup.gpus.map(|gpus| Gpus::follow(gpus, running, every));
         let agent = Arc::new(Self {
             identity,
             head: Head {
@@ -99,11 +101,12 @@ impl Agent {
             },
             key,
             machine: setup.machine,
-            folders: Folders::open(&setup.runs).map_err(Error::Folders)?,
-            zygote: Zygote::start(setup.zygote),
+            interpreters: Workers::start(setup.interpreter),
             together: setup.together,
+            canary_every: setup.canary_every,
             journal: setup.journal,
-            registry: Registry::new(setup.workers, setup.keep),
+            registry,
+            gpus,
             workers: setup.workers,
             token: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -111,6 +114,10 @@ impl Agent {
             revision: watch::Sender::new(0),
         });
         tokio::spawn(agent.clone().keep_condition());
+        tokio::spawn(agent.clone().tell(agent.interpreters.mends()));
+        if let Some(gpus) = &agent.gpus {
+            tokio::spawn(agent.clone().tell(gpus.view()));
+        }
         Ok(agent)
     }
 
@@ -132,6 +139,9 @@ impl Agent {
         let job = admission::job(&request, &admitted.grant).map_err(|refusal| refuse(&refusal))?;
         if self.is_draining() {
             return Err(Status::unavailable("this head is draining and takes no new runs"));
+        }
+        if let Some(fault) = self.gpus.as_ref().and_then(|gpus| gpus.view().borrow().fault()) {
+            return Err(Status::unavailable(fault));
         }
         let ready = match self.condition() {
             Condition::Ready(ready) => ready,
@@ -189,9 +199,17 @@ impl Agent {
 
     /// The head's state now.
     pub fn status(&self) -> HeadStatus {
-        let (ready, message, environment) = match self.condition() {
-            Condition::Ready(ready) => (true, String::new(), Some(environment::of(&ready))),
-            Condition::Unready(message) => (false, message, None),
+        let view = self
+            .gpus
+            .as_ref()
+            .map(|gpus| gpus.view().borrow().clone())
+            .unwrap_or_default();
+        let (ready, message, environment) = match (self.condition(), view.fault()) {
+            (Condition::Ready(ready), fault) => {
+                let environment = environment::of(&ready, self.together.memory, view.cuda.clone());
+                (fault.is_none(), fault.unwrap_or_default(), Some(environment))
+            }
+            (Condition::Unready(message), fault) => (false, fault.unwrap_or(message), None),
         };
         let draining = self.is_draining();
         HeadStatus {
@@ -203,7 +221,8 @@ impl Agent {
             devices: self.machine.devices.clone(),
             environment,
             draining,
-            ..HeadStatus::default()
+            device_states: view.devices.iter().map(device_state).collect(),
+            mends: self.interpreters.mends().borrow().iter().map(mend).collect(),
         }
     }
 
@@ -232,8 +251,7 @@ impl Agent {
 
     fn place(&self) -> Place<'_> {
         Place {
-            zygote: &self.zygote,
-            folders: &self.folders,
+            workers: &self.interpreters,
             together: self.together,
         }
     }
@@ -262,6 +280,8 @@ impl Agent {
     async fn carry_out(&self, run: &Arc<Run>, job: Job, grant: DigestSet, ready: &Ready) -> Finished {
         let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
         let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
+        let used = || self.gpus.as_ref().and_then(|gpus| gpus.used());
+        let before = used();
         let outcome = execute(self.place(), &job, run.stopped(), |happening| {
             if let (true, Happening::Printed(stream, data)) = (self.journal, &happening) {
                 match stream {
@@ -280,7 +300,18 @@ impl Agent {
             reason = outcome.result.as_ref().err().map(|error| error.reason.as_str()),
             "run finished"
         );
-        match attest(&self.key, &self.machine, ready, run.id(), grant, outcome) {
+        let gpu_seconds = before
+            .zip(used())
+            .map(|(before, after)| (after - before).max(0.0));
+        match attest(
+            &self.key,
+            &self.machine,
+            ready,
+            run.id(),
+            grant,
+            outcome,
+            gpu_seconds,
+        ) {
             Ok(Attested { envelope, outputs }) => Finished {
                 attestation: envelope.to_json().into_bytes(),
                 outputs,
@@ -292,9 +323,10 @@ impl Agent {
         }
     }
 
-    /// Follows the zygote: a new one is ready once it has run the canary.
+    /// Follows the interpreters: runs are taken once the canary has run, and it is run again while the head is idle.
     async fn keep_condition(self: Arc<Self>) {
-        let mut state = self.zygote.state();
+        let mut state = self.interpreters.state();
+        let mut failures = 0;
         loop {
             let current = state.borrow_and_update().clone();
             match current {
@@ -302,25 +334,58 @@ impl Agent {
                 State::Down(cause) => self.set_condition(Condition::Unready(cause)),
                 State::Ready(ready) => match self.canary().await {
                     Ok(()) => {
-                        tracing::info!(interpreter = %ready.interpreter, landlock = ready.landlock_abi, "ready");
-                        self.set_condition(Condition::Ready(ready));
+                        failures = 0;
+                        self.take_runs(ready);
                     }
+                    // What is no fault of the answer is told by the state.
+                    Err(error) if error.reason == reason::INTERPRETER_LOST => {}
                     Err(error) => {
-                        tracing::error!(reason = %error.reason, message = %error.message, "the canary failed");
-                        self.set_condition(Condition::Unready(format!(
-                            "the canary failed: {}",
-                            error.message
-                        )));
-                        tokio::select! {
-                            () = sleep(CANARY_PAUSE) => continue,
-                            changed = state.changed() => if changed.is_err() { return } else { continue },
-                        }
+                        failures += 1;
+                        self.distrust(failures, &error);
                     }
                 },
             }
-            if state.changed().await.is_err() {
-                return;
+            let pause = if failures > 0 {
+                CANARY_PAUSE
+            } else {
+                self.canary_every
+            };
+            tokio::select! {
+                changed = state.changed() => if changed.is_err() { return },
+                () = self.idle_after(pause) => {}
             }
+        }
+    }
+
+    fn take_runs(&self, ready: Arc<Ready>) {
+        if matches!(self.condition(), Condition::Ready(known) if known == ready) {
+            return;
+        }
+        tracing::info!(interpreter = %ready.interpreter, landlock = ready.landlock_abi, "ready");
+        self.set_condition(Condition::Ready(ready));
+    }
+
+    /// After a wrong answer. A head that was ready is believed once more; then its zygote is replaced.
+    fn distrust(&self, failures: u32, error: &RunError) {
+        tracing::error!(reason = %error.reason, message = %error.message, "the canary failed");
+        if failures == 1 && matches!(self.condition(), Condition::Ready(_)) {
+            return;
+        }
+        let message = format!("the canary failed: {}", error.message);
+        self.set_condition(Condition::Unready(message.clone()));
+        self.interpreters.replace(Cause::CanaryFailed, message);
+    }
+
+    /// At the first moment without a run after `pause`.
+    async fn idle_after(&self, pause: Duration) {
+        sleep(pause).await;
+        let _ = self.registry.running().wait_for(|running| *running == 0).await;
+    }
+
+    /// What changes elsewhere changes the status.
+    async fn tell<T: Send + Sync>(self: Arc<Self>, mut changing: watch::Receiver<T>) {
+        while changing.changed().await.is_ok() {
+            self.changed();
         }
     }
 
@@ -354,6 +419,26 @@ fn refuse(refusal: &Refusal) -> Status {
     let status = refusal.status();
     tracing::warn!(reason = %status.message(), "a run is refused");
     status
+}
+
+fn device_state(health: &gpu::Health) -> head_proto::Device {
+    head_proto::Device {
+        uuid: health.device.uuid.clone(),
+        name: health.device.name.clone(),
+        memory_bytes: health.device.memory,
+        healthy: health.fault.is_none(),
+        message: health.fault.clone().unwrap_or_default(),
+    }
+}
+
+fn mend(mend: &sandbox::workers::Mend) -> head_proto::Mend {
+    head_proto::Mend {
+        number: mend.number,
+        cause: mend.cause.name().to_owned(),
+        message: mend.message.clone(),
+        noticed_unix_millis: u64::try_from(mend.noticed.as_millisecond()).unwrap_or_default(),
+        duration_millis: u64::try_from(mend.duration.as_millis()).unwrap_or(u64::MAX),
+    }
 }
 
 fn event(job: &Job, happening: Happening) -> Event {

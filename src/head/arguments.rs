@@ -1,17 +1,49 @@
 //! The command line and the environment of the agent.
 
 use crate::agent::Setup;
-use crate::environment::{devices, image_digest};
+use crate::environment::{image_digest, visible_devices};
+use crate::gpu;
 use crate::runs::Keep;
 use clap::Parser;
 use sandbox::attestation::Machine;
 use sandbox::consumption::Consumption;
 use sandbox::environment;
+use sandbox::folder::Folders;
 use sandbox::policy::{self, Limits, Policy};
-use sandbox::zygote::Configuration;
+use sandbox::workers::{Configuration, Warmth};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why a head cannot be set up as its arguments say.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No policy for the runs.
+    #[error("make the sandbox policy")]
+    Policy(#[from] policy::Error),
+    /// No folder for the runs.
+    #[error("make the folder of the runs {}", path.display())]
+    Folders {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What keeps a run from everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Isolation {
+    /// Landlock with signals and abstract sockets, seccomp and limits; a kernel without one of them gives no ready head
+    #[default]
+    Full,
+    /// Landlock of any ABI, seccomp and limits: on an older kernel runs of one head can signal one another
+    Files,
+    /// Limits alone, for nodes whose runtime confines the pod by itself; attestations say so
+    Limits,
+}
 
 /// Runs MAML documents in one pod, for the controller that holds the right client certificate.
 #[derive(Debug, Parser)]
@@ -44,9 +76,12 @@ pub struct Arguments {
     /// Processes and threads of one run.
     #[arg(long, default_value_t = 256)]
     pub run_processes: u64,
-    /// Landlock ABI that the kernel must offer. Below 6, runs of one head could signal one another.
-    #[arg(long, default_value_t = 6)]
-    pub minimum_landlock: u32,
+    /// What keeps a run from everything else.
+    #[arg(long, env = "CHIMERA_ISOLATION", value_enum, default_value_t)]
+    pub isolation: Isolation,
+    /// Time between two computations with a known answer while the head is idle, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    pub canary_seconds: u64,
     /// Time that runs have to finish after SIGTERM, in seconds.
     #[arg(long, default_value_t = 25)]
     pub grace_seconds: u64,
@@ -65,6 +100,9 @@ pub struct Arguments {
     /// The image that this pod runs; its digest, if it has one, goes into attestations.
     #[arg(long, env = "CHIMERA_IMAGE")]
     pub image: Option<String>,
+    /// The management library of the GPU's driver.
+    #[arg(long, default_value = devices::driver::LIBRARY, hide = true)]
+    pub nvml: OsString,
     /// Devices that the container runtime gave to this pod.
     #[arg(long, env = "NVIDIA_VISIBLE_DEVICES", hide = true)]
     pub devices: Option<String>,
@@ -72,7 +110,7 @@ pub struct Arguments {
 
 impl Arguments {
     /// The agent's setup. `lookup` gives the variables that interpreters inherit.
-    pub fn setup(&self, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Setup, policy::Error> {
+    pub fn setup(&self, lookup: impl Fn(&str) -> Option<OsString>) -> Result<Setup, Error> {
         let limits = Limits {
             memory: self.run_memory_mib << 20,
             file: self.run_disk_mib << 20,
@@ -80,20 +118,42 @@ impl Arguments {
             processes: self.run_processes.saturating_mul(16),
         };
         let inherited = environment::of_interpreter(lookup);
+        let nodes = device_nodes(Path::new("/dev"));
+        let of_runs = environment::of_runs(&inherited);
+        let policy = match self.isolation {
+            Isolation::Full => Policy::new(limits, SCOPED_LANDLOCK, of_runs)?,
+            Isolation::Files => Policy::new(limits, 1, of_runs)?,
+            Isolation::Limits => Policy::unconfined(limits, of_runs),
+        };
+        let folders = Folders::open(&self.runs).map_err(|source| Error::Folders {
+            path: self.runs.clone(),
+            source,
+        })?;
         Ok(Setup {
             pod_uid: self.pod_uid.clone(),
             workers: self.workers as usize,
-            runs: self.runs.clone(),
             keep: Keep {
                 count: self.keep_runs,
                 bytes: self.keep_mib << 20,
             },
-            zygote: Configuration {
+            interpreter: Configuration {
                 python: self.python.clone(),
                 preload: self.preload.clone(),
-                policy: Policy::new(limits, self.minimum_landlock, environment::of_runs(&inherited))?,
                 environment: inherited,
+                folders,
+                warmth: if nodes.is_empty() {
+                    Warmth::Fork
+                } else {
+                    Warmth::Cuda(self.workers as usize)
+                },
+                policy: policy.with_devices(nodes.clone()),
+                standby: true,
             },
+            gpus: (!nodes.is_empty() || self.nvml != *devices::driver::LIBRARY).then(|| gpu::Configuration {
+                library: self.nvml.clone(),
+                program: std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into()),
+            }),
+            canary_every: Duration::from_secs(self.canary_seconds),
             together: Consumption {
                 tasks: self.run_processes,
                 memory: limits.memory,
@@ -101,11 +161,26 @@ impl Arguments {
             },
             machine: Machine {
                 image_digest: image_digest(self.image.as_deref()),
-                devices: devices(self.devices.as_deref()),
+                devices: visible_devices(self.devices.as_deref()),
             },
             journal: true,
         })
     }
+}
+
+/// The landlock ABI that keeps signals and abstract sockets inside a run.
+const SCOPED_LANDLOCK: u32 = 6;
+
+/// Nodes of NVIDIA's driver in `folder`: there are some exactly when the container runtime gave this pod a GPU.
+fn device_nodes(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut nodes: Vec<_> = names
+        .filter(|name| name.starts_with("nvidia"))
+        .map(|name| folder.join(name).to_string_lossy().into_owned())
+        .collect();
+    nodes.sort();
+    nodes
 }
 
 fn module(name: &str) -> Result<String, String> {
@@ -129,6 +204,18 @@ mod tests {
 
     fn parse(more: &[&str]) -> Result<Arguments, clap::Error> {
         Arguments::try_parse_from(["chimera-head", "--pod-uid", "u"].iter().chain(more))
+    }
+
+    #[test]
+    fn nodes_of_a_gpu_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(device_nodes(folder.path()).is_empty());
+        for name in ["nvidiactl", "nvidia0", "null"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let nodes = device_nodes(folder.path());
+        assert_eq!(nodes.len(), 2);
+        assert!(nodes[0].ends_with("/nvidia0"));
     }
 
     #[test]

@@ -2,22 +2,23 @@
 
 use head_proto::Environment;
 use sandbox::environment::packages_digest;
-use sandbox::zygote::Ready;
+use sandbox::workers::Ready;
 
-/// The environment as the zygote told it.
-pub fn of(ready: &Ready) -> Environment {
+/// The environment as the zygote and the GPU's driver told it; `memory` is what one run may use, in bytes.
+pub fn of(ready: &Ready, memory: u64, cuda: String) -> Environment {
     Environment {
         interpreter: ready.interpreter.clone(),
         packages: ready.packages.clone(),
         packages_digest: packages_digest(&ready.packages),
         languages: ready.languages.clone(),
         landlock_abi: ready.landlock_abi,
-        ..Environment::default()
+        cuda,
+        memory_bytes: memory,
     }
 }
 
 /// GPU devices that the container runtime gave to this pod, from the value of NVIDIA_VISIBLE_DEVICES.
-pub fn devices(visible: Option<&str>) -> Vec<String> {
+pub fn visible_devices(visible: Option<&str>) -> Vec<String> {
     match visible {
         None | Some("" | "none" | "void" | "all") => vec![],
         Some(list) => list.split(',').map(|device| device.trim().to_owned()).collect(),
@@ -36,9 +37,9 @@ mod tests {
 
     #[test]
     fn devices_are_those_named_one_by_one() {
-        assert_eq!(devices(Some("GPU-1, GPU-2")), ["GPU-1", "GPU-2"]);
+        assert_eq!(visible_devices(Some("GPU-1, GPU-2")), ["GPU-1", "GPU-2"]);
         for none in [None, Some(""), Some("void"), Some("none")] {
-            assert!(devices(none).is_empty());
+            assert!(visible_devices(none).is_empty());
         }
     }
 

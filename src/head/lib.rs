@@ -8,6 +8,7 @@ pub mod admission;
 pub mod agent;
 pub mod arguments;
 pub mod environment;
+pub mod gpu;
 pub mod health;
 pub mod journal;
 pub mod runs;

@@ -5,8 +5,9 @@ use clap::Parser;
 use head::agent::Agent;
 use head::arguments::Arguments;
 use head::tls::Identity;
-use head::{health, journal, server};
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use head::{gpu, health, journal, server};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -16,10 +17,21 @@ use tracing_subscriber::EnvFilter;
 /// For streams to end after the last run has.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == gpu::CANARY)
+    {
+        return Ok(gpu::be_canary());
+    }
+    tokio::runtime::Runtime::new()?.block_on(serve())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve() -> anyhow::Result<()> {
     // First of all: no process of the same user may read the keys out of this one.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("hide the agent's memory")?;
+    raise_descriptors().context("raise the number of open files")?;
     let arguments = Arguments::parse();
     tracing_subscriber::fmt()
         .json()
@@ -55,4 +67,11 @@ async fn main() -> anyhow::Result<()> {
     let _ = tokio::time::timeout(FAREWELL, serving).await;
     journal::flush(FAREWELL);
     Ok(())
+}
+
+/// As many as the container allows: each run takes some, and so does each stream of the controller.
+fn raise_descriptors() -> rustix::io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })
 }

@@ -2,8 +2,8 @@
 
 use crate::environment::packages_digest;
 use crate::execution::Outcome;
-use crate::zygote::Ready;
-use crypto::attestation::{self, Attestation, Environment, Error, Isolation};
+use crate::workers::Ready;
+use crypto::attestation::{self, Attestation, Environment, Error, GpuSecondsFrom, Isolation};
 use crypto::{DigestSet, Envelope, SigningKey};
 
 /// What does not change between the runs of one machine.
@@ -26,7 +26,8 @@ pub struct Attested {
 
 /// Attests `outcome`. `grant` is the digest of the payload that asked for the run.
 ///
-/// `gpuSeconds` is the time that the devices were reserved for the run: wall time times their number.
+/// `gpu_seconds` is what was measured; where nothing was, the time that the devices were reserved for the run is attested:
+/// wall time times their number.
 pub fn attest(
     key: &SigningKey,
     machine: &Machine,
@@ -34,10 +35,11 @@ pub fn attest(
     run_id: &str,
     grant: DigestSet,
     outcome: Outcome,
+    gpu_seconds: Option<f64>,
 ) -> Result<Attested, Error> {
     let outputs = outcome.result.as_ref().ok();
     #[allow(clippy::cast_precision_loss, reason = "a machine has few devices")]
-    let gpu_seconds = outcome.elapsed.as_secs_f64() * machine.devices.len() as f64;
+    let reserved = outcome.elapsed.as_secs_f64() * machine.devices.len() as f64;
     let attestation = Attestation {
         type_: attestation::TYPE.to_owned(),
         suite: key.suite(),
@@ -55,7 +57,8 @@ pub fn attest(
         stdout: outcome.stdout,
         stderr: outcome.stderr,
         blocks: outcome.blocks,
-        gpu_seconds,
+        gpu_seconds: gpu_seconds.unwrap_or(reserved),
+        gpu_seconds_from: gpu_seconds.map(|_| GpuSecondsFrom::Utilization),
         devices: machine.devices.clone(),
         environment: Environment {
             interpreter: ready.interpreter.clone(),

@@ -5,7 +5,7 @@
 
 use crate::consumption::{self, Consumption};
 use crate::dialogue::{Frames, order};
-use crate::folder::{Folders, remove_tree};
+use crate::folder::remove_tree;
 use crate::job::Job;
 use crate::limit::exceeded;
 use crate::lookout::{Cause, Lookout};
@@ -14,14 +14,14 @@ use crate::progress::Progress;
 use crate::reason;
 use crate::stream::Kept;
 pub use crate::stream::Stream;
-use crate::zygote::{Ending, Order, State, Zygote};
+use crate::workers::{Cause as Fault, Child, Ending, Order, State, Workers};
 use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -64,10 +64,8 @@ pub struct Outcome {
 /// Where runs are carried out.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    /// Forks their children.
-    pub zygote: &'a Zygote,
-    /// Holds their folders.
-    pub folders: &'a Folders,
+    /// The interpreters.
+    pub workers: &'a Workers,
     /// What the processes of one run may use together.
     pub together: Consumption,
 }
@@ -86,7 +84,7 @@ pub async fn execute(
         None => begin(place, job).map_err(|error| {
             failure(
                 reason::SANDBOX_FAILED,
-                format!("the run's folder or pipes cannot be made: {error}"),
+                format!("the run's pipes cannot be made: {error}"),
             )
         }),
         Some(refusal) => Err(refusal),
@@ -135,7 +133,7 @@ pub fn failure(reason: &str, message: impl Into<String>) -> RunError {
 
 /// Nothing is run when a part of the document could not be.
 fn refuse_language(place: Place<'_>, job: &Job) -> Option<RunError> {
-    let state = place.zygote.state();
+    let state = place.workers.state();
     let State::Ready(ready) = &*state.borrow() else {
         return None;
     };
@@ -154,8 +152,7 @@ fn refuse_language(place: Place<'_>, job: &Job) -> Option<RunError> {
 
 /// What is held while a run is under way.
 struct Running {
-    folder: PathBuf,
-    child: crate::zygote::Child,
+    child: Child,
     control: UnixStream,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
@@ -171,9 +168,7 @@ fn begin(place: Place<'_>, job: &Job) -> io::Result<Running> {
         pipe::Receiver::from_owned_fd(stderr.into())?,
     );
     let control = UnixStream::from_std(ours)?;
-    let folder = place.folders.make()?;
-    let child = place.zygote.fork(Order {
-        folder: folder.clone(),
+    let child = place.workers.begin(Order {
         // A second line behind the time limit: each process may use every core for all of it.
         cpu_seconds: (job.time_limit.as_secs() + 1).saturating_mul(cores()),
         control: OwnedFd::from(theirs),
@@ -181,7 +176,6 @@ fn begin(place: Place<'_>, job: &Job) -> io::Result<Running> {
         stderr: stderr_writer.into(),
     });
     Ok(Running {
-        folder,
         child,
         control,
         stdout,
@@ -278,7 +272,7 @@ impl Running {
                 },
                 () = sleep_until(kill_deadline.unwrap_or(deadline)), if kill_deadline.is_some() => {
                     tracing::error!("a run's processes did not end when they were killed");
-                    place.zygote.replace();
+                    place.workers.replace(Fault::RunUnending, "a run did not end when it was killed");
                     break;
                 }
             }
@@ -286,7 +280,7 @@ impl Running {
                 Some(Cause::Seen(used)) => Some(used),
                 Some(Cause::Crowd) => count(place, self.child.group()),
                 Some(Cause::Time) => {
-                    look_closer(&mut lookout, place, self.child.group(), &self.folder);
+                    look_closer(&mut lookout, place, &self.child);
                     count(place, self.child.group())
                 }
                 None => None,
@@ -309,7 +303,9 @@ impl Running {
 
     /// Nothing of the run remains.
     async fn clean_up(self) {
-        let folder = self.folder;
+        let Some(folder) = self.child.folder().map(Path::to_owned) else {
+            return;
+        };
         let removed = tokio::task::spawn_blocking(move || remove_tree(&folder)).await;
         if let Ok(Err(error)) = removed {
             tracing::error!(%error, "a run's folder cannot be removed");
@@ -333,18 +329,16 @@ fn count(place: Place<'_>, group: Option<i32>) -> Option<Consumption> {
 }
 
 /// Begins to find out what the run's processes use together, as far as it can be seen.
-fn look_closer(lookout: &mut Lookout, place: Place<'_>, group: Option<i32>, folder: &Path) {
-    let inherited = match &*place.zygote.state().borrow() {
+fn look_closer(lookout: &mut Lookout, place: Place<'_>, child: &Child) {
+    let inherited = match &*place.workers.state().borrow() {
         State::Ready(ready) => ready.anonymous,
         _ => return,
     };
-    let Some(group) = group else { return };
+    let (Some(group), Some(folder)) = (child.group(), child.folder()) else {
+        return;
+    };
     let folder = folder.to_owned();
-    lookout.begin(move || {
-        let used = consumption::of_group(group, inherited)?;
-        let disk = consumption::of_folder(&folder);
-        Ok(Consumption { disk, ..used })
-    });
+    lookout.begin(move || consumption::of_group(group, inherited, &folder));
 }
 
 /// Why a run ended that did not say so itself.
@@ -369,20 +363,23 @@ fn cause_of(ending: Ending, entered: bool) -> RunError {
     }
 }
 
-/// Waits for `zygote` to be ready, for tests and for programs that run one document.
+/// Waits for `workers` to be ready, for tests and for programs that run one document.
 pub async fn wait_until_ready(
-    zygote: &Zygote,
+    workers: &Workers,
     limit: Duration,
-) -> Result<std::sync::Arc<crate::zygote::Ready>, String> {
-    let mut state = zygote.state();
+) -> Result<std::sync::Arc<crate::workers::Ready>, String> {
+    let mut state = workers.state();
     let waited = timeout(limit, state.wait_for(|state| !matches!(state, State::Starting))).await;
     match waited {
         Ok(Ok(state)) => match &*state {
             State::Ready(ready) => Ok(ready.clone()),
             State::Down(cause) => Err(cause.clone()),
-            State::Starting => Err("the zygote is starting".into()),
+            State::Starting => Err("the interpreter is starting".into()),
         },
-        Ok(Err(_)) => Err("the zygote's supervisor is gone".into()),
-        Err(_) => Err(format!("the zygote was not ready within {} s", limit.as_secs())),
+        Ok(Err(_)) => Err("the interpreter's supervisor is gone".into()),
+        Err(_) => Err(format!(
+            "the interpreter was not ready within {} s",
+            limit.as_secs()
+        )),
     }
 }

@@ -1,7 +1,7 @@
 //! Carries out one document at a time: forks a child of a warm interpreter, confines it, runs the blocks, attests what
 //! happened. The head's agent and `chimera run` use it alike.
 //!
-//! A [`job::Job`] goes to [`execution`], which forks from the [`zygote`] under a [`policy`]; [`attestation`] signs the
+//! A [`job::Job`] goes to [`execution`], which forks from the [`workers`] under a [`policy`]; [`attestation`] signs the
 //! outcome. Nothing here knows grants, gRPC or Kubernetes.
 
 pub mod attestation;
@@ -19,4 +19,4 @@ pub mod policy;
 mod progress;
 pub mod reason;
 pub mod stream;
-pub mod zygote;
+pub mod workers;

@@ -73,6 +73,17 @@ impl Policy {
         })
     }
 
+    /// Opens device nodes to runs, and what a GPU's driver tells of itself.
+    #[must_use]
+    pub fn with_devices(mut self, nodes: Vec<String>) -> Self {
+        if self.confined && !nodes.is_empty() {
+            self.paths.entry("device").or_default().extend(nodes);
+            let told = DRIVER.iter().map(|path| (*path).to_owned());
+            self.paths.entry("read").or_default().extend(told);
+        }
+        self
+    }
+
     /// Resource limits, a process group and an environment of its own, and nothing else: for machines that cannot
     /// confine a run, when the user has said that he trusts the document. Attestations say so.
     pub fn unconfined(limits: Limits, environment: BTreeMap<String, String>) -> Self {
@@ -117,6 +128,17 @@ const DEVICE: &[&str] = &[
     "/dev/urandom",
 ];
 
+/// What a GPU's driver library reads of the kernel's side.
+const DRIVER: &[&str] = &[
+    "/proc/devices",
+    "/proc/driver/nvidia",
+    "/proc/sys/vm/mmap_min_addr",
+    "/sys/bus/pci/devices",
+    "/sys/devices/pci0000:00",
+    "/sys/module/nvidia",
+    "/sys/module/nvidia_uvm",
+];
+
 /// What a numerical Python program, its threads and its subprocesses need. Everything else answers "not implemented",
 /// so that libraries fall back as they do on an old kernel (glibc from clone3 to clone, whose flags can be looked at).
 fn allowed() -> Result<BpfProgram, Error> {
@@ -150,8 +172,23 @@ fn refused() -> Result<BpfProgram, Error> {
         let other = argument(0, SeccompCmpOp::Ne, 0)?;
         rules.insert(call, vec![SeccompRule::new(vec![other])?]);
     }
+    rules.insert(libc::SYS_prctl, refused_options()?);
+    rules.insert(libc::SYS_fcntl, one_of(1, FCNTL)?);
+    let mut controls = one_of(1, IOCTL)?;
+    controls.push(SeccompRule::new(vec![argument(
+        1,
+        SeccompCmpOp::MaskedEq(0xff00),
+        SOCKET_IOCTL,
+    )?])?);
+    rules.insert(libc::SYS_ioctl, controls);
+    // By descriptor it is harmless: only what landlock lets a run open can be touched.
+    let by_path = SeccompCondition::new(1, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_utimensat, vec![SeccompRule::new(vec![by_path])?]);
     #[cfg(target_arch = "x86_64")]
     for call in [
+        libc::SYS_utime,
+        libc::SYS_utimes,
+        libc::SYS_futimesat,
         libc::SYS_chmod,
         libc::SYS_chown,
         libc::SYS_lchown,
@@ -169,6 +206,29 @@ fn refused() -> Result<BpfProgram, Error> {
     Ok(filter.try_into()?)
 }
 
+/// Every option of prctl but those listed; and the signal at the zygote's death stays the one that cannot be caught.
+fn refused_options() -> Result<Vec<SeccompRule>, Error> {
+    let death = constant(libc::PR_SET_PDEATHSIG);
+    let others = PRCTL
+        .iter()
+        .chain([&death])
+        .map(|&option| argument(0, SeccompCmpOp::Ne, option))
+        .collect::<Result<_, _>>()?;
+    let softer = vec![
+        argument(0, SeccompCmpOp::Eq, death)?,
+        argument(1, SeccompCmpOp::Ne, constant(libc::SIGKILL))?,
+    ];
+    Ok(vec![SeccompRule::new(others)?, SeccompRule::new(softer)?])
+}
+
+/// A rule for each value of an argument.
+fn one_of(index: u8, values: &[u64]) -> Result<Vec<SeccompRule>, Error> {
+    values
+        .iter()
+        .map(|&value| Ok(SeccompRule::new(vec![argument(index, SeccompCmpOp::Eq, value)?])?))
+        .collect()
+}
+
 #[cfg(target_arch = "x86_64")]
 const ARCHITECTURE: TargetArch = TargetArch::x86_64;
 #[cfg(target_arch = "aarch64")]
@@ -184,10 +244,40 @@ const NAMESPACES: u64 = constant(
         | libc::CLONE_NEWNET,
 );
 
+/// What programs and C libraries ask of prctl for themselves. Not among them: hiding memory from the agent, which looks for
+/// deleted files there; adopting descendants; sharing a core's schedule; further filters.
+const PRCTL: &[u64] = &[
+    constant(libc::PR_GET_PDEATHSIG),
+    constant(libc::PR_GET_DUMPABLE),
+    constant(libc::PR_SET_NAME),
+    constant(libc::PR_GET_NAME),
+    constant(libc::PR_GET_SECCOMP),
+    constant(libc::PR_CAPBSET_READ),
+    constant(libc::PR_SET_TIMERSLACK),
+    constant(libc::PR_GET_TIMERSLACK),
+    constant(libc::PR_SET_NO_NEW_PRIVS),
+    constant(libc::PR_GET_NO_NEW_PRIVS),
+    constant(libc::PR_SET_THP_DISABLE),
+    constant(libc::PR_GET_THP_DISABLE),
+    constant(libc::PR_SET_VMA),
+];
+
+/// Being told of what others do with a folder or a file, and signals sent by the kernel in a run's name: F_SETOWN,
+/// F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY.
+const FCNTL: &[u64] = &[8, 10, 15, 1024, 1026];
+
+/// Taking a terminal, and typing on it: TIOCSCTTY, TIOCSTI, TIOCLINUX.
+const IOCTL: &[u64] = &[0x540e, 0x5412, 0x541c];
+
+/// What any socket tells of the machine's network: the group of SIOCGIFCONF.
+const SOCKET_IOCTL: u64 = 0x8900;
+
 /// setsid and setpgid: every descendant stays in the run's process group, so that one signal ends them all.
-/// chmod and chown by path, inotify: landlock does not restrict them, and all runs have the same user.
+/// chmod, chown and utimes by path, inotify: landlock does not restrict them, and all runs have the same user.
 /// System V IPC and POSIX message queues outlive their processes.
 /// memfd: memory that no resource limit counts.
+/// sendmsg: a descriptor on its way between two sockets belongs to no process, so that nobody sees the file behind it,
+/// and all runs share the number that may be on their way.
 const REFUSED: &[i64] = &[
     libc::SYS_socket,
     libc::SYS_connect,
@@ -195,6 +285,9 @@ const REFUSED: &[i64] = &[
     libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_setsockopt,
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -359,15 +452,12 @@ const ALLOWED: &[i64] = &[
     // Between the two ends of a socket pair; no other socket can be made.
     libc::SYS_sendto,
     libc::SYS_recvfrom,
-    libc::SYS_sendmsg,
     libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
     libc::SYS_recvmmsg,
     libc::SYS_shutdown,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     // Memory.
     libc::SYS_mmap,
     libc::SYS_munmap,
@@ -488,9 +578,6 @@ const OLD: &[i64] = &[
     libc::SYS_readlink,
     libc::SYS_mknod,
     libc::SYS_getdents,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_pause,

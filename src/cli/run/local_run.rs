@@ -24,7 +24,7 @@ use sandbox::execution::{Happening, Outcome, Place, execute, wait_until_ready};
 use sandbox::folder::Folders;
 use sandbox::job::Job;
 use sandbox::policy::{Limits, Policy};
-use sandbox::zygote::{Configuration, Ready, Zygote};
+use sandbox::workers::{Configuration, Ready, Warmth, Workers};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -49,10 +49,9 @@ pub enum Isolation {
     None,
 }
 
-/// The interpreter and the folders of runs. Ended when dropped.
+/// The interpreter. Ended when dropped.
 pub struct Sandbox {
-    zygote: Zygote,
-    folders: Folders,
+    workers: Workers,
     together: Consumption,
     isolation: Isolation,
     /// Removed when this is dropped.
@@ -82,15 +81,18 @@ impl Sandbox {
             }
             Isolation::None => Policy::unconfined(limits, of_runs),
         };
-        let zygote = Zygote::start(Configuration {
+        let workers = Workers::start(Configuration {
             python,
             preload: Vec::new(),
             policy,
             environment: inherited,
+            folders,
+            warmth: Warmth::Fork,
+            // One run needs no other in reserve.
+            standby: false,
         });
         Ok(Self {
-            zygote,
-            folders,
+            workers,
             together: Consumption {
                 tasks: TASKS,
                 memory: MEMORY,
@@ -103,7 +105,7 @@ impl Sandbox {
 
     /// Waits for the interpreter.
     pub async fn ready(&self) -> Result<std::sync::Arc<Ready>, Error> {
-        wait_until_ready(&self.zygote, START_LIMIT).await.map_err(|cause| {
+        wait_until_ready(&self.workers, START_LIMIT).await.map_err(|cause| {
             let error = Error::failed(format!("the interpreter cannot be started: {cause}"));
             match self.isolation {
                 Isolation::Full if cause.contains("landlock") => error.hint(
@@ -122,8 +124,7 @@ impl Sandbox {
         sink: impl FnMut(Happening) + Send,
     ) -> Outcome {
         let place = Place {
-            zygote: &self.zygote,
-            folders: &self.folders,
+            workers: &self.workers,
             together: self.together,
         };
         execute(place, job, stop, sink).await
@@ -250,6 +251,7 @@ impl Granted<'_> {
             &self.run_id,
             DigestSet::of(self.grant.payload()),
             outcome,
+            None,
         )
         .map_err(|cause| unsigned(&cause))?;
         let ending = Ending {

@@ -6,6 +6,10 @@
 
 #[path = "head/binary.rs"]
 mod binary;
+#[path = "head/gpus.rs"]
+mod gpus;
+#[path = "head/hostile.rs"]
+mod hostile;
 #[path = "head/probes.rs"]
 mod probes;
 #[path = "head/protocol.rs"]

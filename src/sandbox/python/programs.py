@@ -10,6 +10,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -21,6 +22,7 @@ from _chimera_values import NotJson, as_key
 FOLDERS = ("/usr/local/bin", "/usr/bin", "/bin")
 INTERPRETERS = {"bash": "bash", "javascript": "node"}
 KEPT_ERROR = 8000
+LONGEST_OUTPUTS = 8 << 20
 SHOWN_LINES = 20
 # From the end of the program to the end of what it printed, unless a process that it left behind holds the pipe.
 LAST_WORDS = 0.5
@@ -242,22 +244,37 @@ def read_outputs(place: str) -> dict[str, Any]:
     """What the block wrote to CHIMERA_OUTPUTS, and what it gave by `output`."""
     given: dict[str, Any] = {}
     try:
-        with open(os.path.join(place, "outputs.json"), encoding="utf-8") as file:
-            given = json.load(file)
-    except FileNotFoundError:
-        pass
+        text = read_file(os.path.join(place, "outputs.json"))
+        given = {} if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NotJson(f"what it wrote to CHIMERA_OUTPUTS is not JSON: {error}") from None
     if not isinstance(given, dict):
         raise NotJson("what it wrote to CHIMERA_OUTPUTS is not one JSON object")
-    try:
-        with open(os.path.join(place, "outputs.list"), encoding="utf-8", errors="replace") as file:
-            parts = file.read().split("\0")[:-1]
-    except FileNotFoundError:
-        return given
+    pairs = read_file(os.path.join(place, "outputs.list")) or b""
+    parts = pairs.decode("utf-8", "replace").split("\0")[:-1]
     for name, value in zip(parts[::2], parts[1::2], strict=False):
         given[as_key(name, "outputs")] = json_or_text(value)
     return given
+
+
+def read_file(path: str) -> bytes | None:
+    """What is in an ordinary file of bounded length, and in nothing else that may lie there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise NotJson(f"{os.path.basename(path)} cannot be opened: {error.strerror}") from None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotJson(f"{os.path.basename(path)} is not an ordinary file")
+        with open(descriptor, "rb", closefd=False) as file:
+            text = file.read(LONGEST_OUTPUTS + 1)
+    finally:
+        os.close(descriptor)
+    if len(text) > LONGEST_OUTPUTS:
+        raise NotJson(f"{os.path.basename(path)} has more than {LONGEST_OUTPUTS} bytes")
+    return text
 
 
 def json_or_text(value: str) -> Any:

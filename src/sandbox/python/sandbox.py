@@ -16,10 +16,11 @@ import resource
 import signal
 import stat
 import sys
-from typing import Any
+from typing import Any, Callable
 
 CONTROL = 3
 FIRST_PATH = 64
+MOST_LOCKED = 64 << 20
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -134,77 +135,129 @@ class Policy:
     def fix_limits(self) -> None:
         """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well. To be
         called once the modules are imported."""
-        limits, memory = self.relative_limits, self.relative_limits["memory"]
-        held = memory_held()
-        self.limits = {
-            "data": held["VmData"] + memory,
+        limits = self.relative_limits
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+            held = memory_held(status.read())
+        wanted = {
+            "data": held["VmData"] + limits["memory"],
             # Address space bounds shared anonymous memory, which `data` does not count. Libraries that a run maps
             # and the stacks of its threads need addresses, but no memory: hence the gigabyte beside it.
-            "as": held["VmSize"] + memory + (1 << 30),
+            "as": held["VmSize"] + limits["memory"] + (1 << 30),
             "fsize": limits["file"],
             "nofile": limits["descriptors"],
             "nproc": limits["processes"],
-            "core": 0,
+            "memlock": MOST_LOCKED,
+            "msgqueue": 0,
+            # One byte makes no file, and it is the one value at which the kernel starts no program for crashes either.
+            "core": 1,
         }
+        self.limits = {name: attainable(name, value) for name, value in wanted.items()}
 
 
-def memory_held() -> dict[str, int]:
-    """What this process has of each sort of memory, in bytes."""
+def attainable(name: str, value: int) -> int:
+    """A limit that the container has set lower already stays as it is."""
+    _, most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
+    return value if most == resource.RLIM_INFINITY else min(value, most)
+
+
+def memory_held(status: str) -> dict[str, int]:
+    """What a process has of each sort of memory, in bytes, from proc_pid_status(5)."""
     held = {"VmSize": 0, "VmData": 0, "RssAnon": 0}
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-        for line in status:
-            name, _, value = line.partition(":")
-            if name in held:
-                held[name] = int(value.split()[0]) * 1024
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name in held:
+            held[name] = int(value.split()[0]) * 1024
     return held
 
 
 def take_descriptors(fds: list[int]) -> int:
-    """Control, stdout and stderr take their places; everything else that the zygote had open is closed."""
+    """Control, stdout and stderr take their places."""
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     # First out of the way of 0 to 3, whatever numbers they arrived with.
-    high = [os.dup(fd) for fd in (null, *fds)]
-    while min(high) <= CONTROL:
-        high = [fd if fd > CONTROL else os.dup(fd) for fd in high]
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL + 1) for fd in (null, *fds)]
+    for fd in {null, *fds}:
+        os.close(fd)
     null, control, out, err = high
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.dup2(control, CONTROL, inheritable=False)
+    for fd in high:
+        os.close(fd)
     return CONTROL
 
 
 def enter(policy: Policy, folder: str, cpu_seconds: int, parent: int) -> None:
     """Puts the sandbox in force, for this process and all it will start."""
+    ruleset = leave_zygote(policy, folder, parent, [])
+    set_limits(policy.limits)
+    limit_processor(cpu_seconds)
+    if policy.confined:
+        confine(policy, ruleset)
+    reseed()
+
+
+def enter_ahead(policy: Policy, folder: str, parent: int) -> int:
+    """The same for a worker that has no run yet: what a device's driver maps must not count as the run's, so the limits of
+    memory and time follow. Gives the descriptor that they are told from."""
+    status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+    kept = fcntl.fcntl(status, fcntl.F_DUPFD_CLOEXEC, FIRST_PATH)
+    ruleset = leave_zygote(policy, folder, parent, [kept])
+    set_limits({name: value for name, value in policy.limits.items() if name not in ("data", "as")})
+    if policy.confined:
+        confine(policy, ruleset)
+    return kept
+
+
+def limit_memory(policy: Policy, status: int) -> None:
+    """Devices are mapped into far more addresses than there is memory, so these have no limit here."""
+    held = memory_held(os.pread(status, 1 << 16, 0).decode())
+    os.close(status)
+    policy.limits = {name: value for name, value in policy.limits.items() if name != "as"}
+    policy.limits["data"] = attainable("data", held["VmData"] + policy.relative_limits["memory"])
+    set_limits({"data": policy.limits["data"]})
+
+
+def begin_ahead(cpu_seconds: int) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit_processor(int(used.ru_utime + used.ru_stime) + cpu_seconds)
+    reseed()
+
+
+def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> int:
+    """A session, descriptors, a folder and an environment of its own. Gives landlock's ruleset."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the zygote is gone")
-    kept = CONTROL
+    ruleset = CONTROL
     if policy.confined:
-        # The ruleset is the one descriptor beside the four that is still needed.
-        kept = CONTROL + 1
-        os.dup2(make_ruleset(policy, folder), kept, inheritable=False)
-    os.closerange(kept + 1, 1 << 20)
+        # Beside the four and those that are kept it is the one descriptor that is still needed.
+        ruleset = CONTROL + 1
+        os.dup2(make_ruleset(policy, folder), ruleset, inheritable=False)
+    first = ruleset + 1
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, 1 << 20)
+    # The agent has to see which deleted files a run holds open. Other runs are kept out by landlock, and what the zygote
+    # holds is no secret.
+    prctl(PR_SET_DUMPABLE, 1)
     # Whoever has to end a run that takes all of the processor comes before it.
     os.nice(10)
     os.umask(0o077)
     os.chdir(os.path.join(folder, "work"))
     set_environment(policy, folder)
-    set_limits(policy, cpu_seconds)
-    if policy.confined:
-        confine(policy, ruleset=kept)
-    reseed()
+    return ruleset
 
 
 def confine(policy: Policy, ruleset: int) -> None:
     if policy.capabilities:
         drop_capabilities()
-    prctl(PR_SET_DUMPABLE, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     os.close(ruleset)
-    replace_chmod()
+    replace_changes_by_path()
     for program in policy.filters:
         install_filter(program)
     if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
@@ -243,10 +296,13 @@ def set_environment(policy: Policy, folder: str) -> None:
         tempfile._name_sequence = None  # type: ignore[attr-defined]
 
 
-def set_limits(policy: Policy, cpu_seconds: int) -> None:
-    for name, value in policy.limits.items():
+def set_limits(limits: dict[str, int]) -> None:
+    for name, value in limits.items():
         resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
+
+
+def limit_processor(seconds: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
 
 
 def drop_capabilities() -> None:
@@ -263,30 +319,44 @@ def install_filter(program: bytes) -> None:
     )
 
 
-def replace_chmod() -> None:
-    """Landlock does not restrict chmod, so the filter refuses it by path. By descriptor it is harmless: only what
-    landlock lets a run open can be changed. Python's own callers (shutil, tarfile, tempfile) go on working."""
+def replace_changes_by_path() -> None:
+    """Landlock restricts neither chmod nor utime, so the filter refuses them by path. By descriptor they are harmless:
+    only what landlock lets a run open can be changed. Python's own callers (shutil, tarfile, tempfile) go on working."""
+    utime_of_descriptor = os.utime
 
-    def chmod(path: Any, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+    def on_descriptor(path: Any, dir_fd: int | None, follow_symlinks: bool, change: Callable[[int], None]) -> None:
         if isinstance(path, int):
-            os.fchmod(path, mode)
+            change(path)
             return
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (0 if follow_symlinks else os.O_NOFOLLOW)
         descriptor = os.open(path, flags, dir_fd=dir_fd)
         try:
-            os.fchmod(descriptor, mode)
+            change(descriptor)
         finally:
             os.close(descriptor)
 
-    os.chmod = chmod  # type: ignore[assignment]
+    def chmod(path: Any, mode: int, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> None:
+        on_descriptor(path, dir_fd, follow_symlinks, lambda descriptor: os.fchmod(descriptor, mode))
+
+    def utime(
+        path: Any, times: Any = None, *, dir_fd: int | None = None, follow_symlinks: bool = True, **ns: Any
+    ) -> None:
+        given = ns if ns else {"times": times}
+        on_descriptor(path, dir_fd, follow_symlinks, lambda descriptor: utime_of_descriptor(descriptor, **given))
+
+    os.chmod, os.utime = chmod, utime  # type: ignore[assignment]
 
 
 def reseed() -> None:
     """Every child starts as a copy of the zygote: without this, all would draw the same numbers."""
     random.seed()
+    libc.srand(ctypes.c_uint(int.from_bytes(os.urandom(4), "little")))
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed(int.from_bytes(os.urandom(4), "little"))  # type: ignore[attr-defined]
+        words = os.urandom(64)
+        numpy_random.seed(  # type: ignore[attr-defined]
+            [int.from_bytes(words[start : start + 4], "little") for start in range(0, len(words), 4)]
+        )
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(int.from_bytes(os.urandom(8), "little"))  # type: ignore[attr-defined]

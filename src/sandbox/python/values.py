@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 DEEPEST = 64
+LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
 
 
 class NotJson(Exception):
@@ -67,6 +68,8 @@ def as_json(value: Any, where: str, depth: int) -> Any:
     if isinstance(value, str):
         return str(value)
     if isinstance(value, int):
+        if not LEAST_INTEGER <= value <= MOST_INTEGER:
+            raise NotJson(f"{where} is an integer of more than 64 bits; readers of JSON would round it, so give it as text")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

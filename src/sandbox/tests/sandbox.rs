@@ -6,6 +6,8 @@
 
 #[path = "sandbox/bench.rs"]
 mod bench;
+#[path = "sandbox/cuda.rs"]
+mod cuda;
 #[path = "sandbox/languages.rs"]
 mod languages;
 #[path = "sandbox/limits.rs"]

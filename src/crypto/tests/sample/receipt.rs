@@ -164,6 +164,7 @@ pub fn attestation(grant_payload: &[u8], outputs: &[u8]) -> Attestation {
             diagnostics: String::new(),
         }],
         gpu_seconds: 0.25,
+        gpu_seconds_from: None,
         devices: vec!["GPU-1".into()],
         environment: Environment {
             interpreter: "CPython 3.13.5".into(),

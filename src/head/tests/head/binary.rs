@@ -11,8 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-struct Program {
-    child: Child,
+/// The program, ended when dropped.
+pub struct Program {
+    pub child: Child,
     health: SocketAddr,
 }
 
@@ -24,14 +25,16 @@ impl Drop for Program {
 }
 
 /// Puts the program in the place of the testbed's own agent.
-async fn start(head: &mut Testbed) -> Program {
+pub async fn start(head: &mut Testbed, more: &[&str]) -> Program {
+    let runs = head.outside().join("runs of the program");
     let [listen, health] = [free_address(), free_address()];
     let child = Command::new(env!("CARGO_BIN_EXE_chimera-head"))
         .args(["--listen", &listen.to_string(), "--health", &health.to_string()])
         .arg("--identity")
         .arg(&head.identity)
         .arg("--runs")
-        .arg(head.outside().join("runs of the program"))
+        .arg(&runs)
+        .args(more)
         .env("CHIMERA_POD_UID", "pod-uid")
         .stdout(Stdio::piped())
         .spawn()
@@ -56,6 +59,7 @@ async fn start(head: &mut Testbed) -> Program {
     );
     let status = head.wait_until(|status| status.ready).await;
     head.attester = VerifyingKey::from_spki_der(&status.attester_spki).unwrap();
+    head.runs = runs.canonicalize().unwrap();
     program
 }
 
@@ -75,7 +79,7 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_serves_prints_and_drains() {
     let mut head = Testbed::start().await;
-    let mut program = start(&mut head).await;
+    let mut program = start(&mut head, &[]).await;
     assert!(
         get(program.health, "/healthz")
             .await

@@ -206,6 +206,28 @@ async fn what_one_run_leaves_behind_the_next_does_not_find() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_runs_draw_nothing_alike() {
+    let head = Testbed::start().await;
+    let code = "\
+import ctypes, os, random, secrets, sys, tempfile, uuid
+libc = ctypes.CDLL(None)
+result = {'random': random.random(), 'system': random.SystemRandom().random(), 'secret': secrets.token_hex(), 'urandom': os.urandom(8).hex(),
+          'uuid4': str(uuid.uuid4()), 'uuid1': uuid.uuid1().clock_seq << 48 | uuid.uuid1().time, 'name': tempfile.mktemp(dir=''),
+          'C': [libc.rand() for _ in range(4)]}
+if 'numpy' in sys.modules:
+    import numpy
+    result |= {'numpy': numpy.random.rand(), 'generator': numpy.random.default_rng().random()}
+if 'torch' in sys.modules:
+    import torch
+    result |= {'torch': torch.rand(1).item()}
+";
+    let (one, two) = (head.run(code, "{}").await, head.run(code, "{}").await);
+    for (name, drawn) in one.outputs["result"].as_object().unwrap() {
+        assert_ne!(drawn, &two.outputs["result"][name], "both drew the same {name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_process_outlives_its_run() {
     let head = Testbed::start().await;
     let code = "\

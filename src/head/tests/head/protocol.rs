@@ -322,8 +322,43 @@ async fn a_lost_zygote_costs_its_runs_and_is_replaced() {
         head.finish(resumed.into_inner()).await.error().reason,
         reason::INTERPRETER_LOST
     );
-    head.wait_until(|status| status.ready).await;
+    let status = head
+        .wait_until(|status| status.ready && !status.mends.is_empty())
+        .await;
+    assert_eq!(
+        (status.mends[0].number, status.mends[0].cause.as_str()),
+        (1, "WorkerLost")
+    );
+    assert_eq!(status.environment.unwrap().memory_bytes, 2 << 30);
     assert_eq!(head.run("result = 3", "{}").await.outputs, json!({"result": 3}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygote_that_hangs_gives_its_place_up_and_keeps_its_runs() {
+    let head = Testbed::start().await;
+    let text = document("import os, time\nprint(os.getppid(), flush=True)\ntime.sleep(1)\nresult = 1");
+    let grant = head.grant(&text, "{}");
+    let mut stream = head.send(head.request(&grant, &text, "{}")).await.unwrap();
+    let zygote = loop {
+        if let Some(Event::Output(output)) = stream.message().await.unwrap().unwrap().event {
+            break String::from_utf8(output.data).unwrap().trim().parse().unwrap();
+        }
+    };
+    let zygote = rustix::process::Pid::from_raw(zygote).unwrap();
+    rustix::process::kill_process(zygote, rustix::process::Signal::STOP).unwrap();
+    let status = head.wait_until(|status| !status.mends.is_empty()).await;
+    assert_eq!(status.mends[0].cause, "WorkerSlow");
+    assert!(
+        status.ready && status.mends[0].duration_millis < 500,
+        "{:?}",
+        status.mends
+    );
+    assert_eq!(head.run("result = 3", "{}").await.outputs, json!({"result": 3}));
+    rustix::process::kill_process(zygote, rustix::process::Signal::CONT).unwrap();
+    let request = ResumeRequest { run_id: grant.run_id };
+    let resumed = head.client.clone().resume(request).await.unwrap();
+    let ran = head.finish(resumed.into_inner()).await;
+    assert_eq!(ran.outputs, json!({"result": 1}));
 }
 
 /// Not a bound, a figure: `cargo test -p chimera-head latency -- --nocapture`, with PRELOAD=numpy,qiskit for those.

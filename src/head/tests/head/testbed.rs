@@ -114,6 +114,13 @@ impl Testbed {
     }
 
     pub async fn start_with(more: &[&str]) -> Self {
+        let testbed = Self::start_unready(more).await;
+        testbed.wait_until(|status| status.ready).await;
+        testbed
+    }
+
+    /// A head that may not become ready.
+    pub async fn start_unready(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (identity, runs) = (folder.path().join("identity"), folder.path().join("runs"));
         std::fs::create_dir(&identity).unwrap();
@@ -162,7 +169,7 @@ impl Testbed {
         );
         let client = connect(address, &authority, &authority.client("controller.chimera"));
         let attester = VerifyingKey::from_spki_der(&agent.status().attester_spki).unwrap();
-        let testbed = Self {
+        Self {
             statement: statement.sign(&root).unwrap(),
             client,
             address,
@@ -175,9 +182,7 @@ impl Testbed {
             agent,
             folder,
             next: AtomicU32::new(1),
-        };
-        testbed.wait_until(|status| status.ready).await;
-        testbed
+        }
     }
 
     pub fn outside(&self) -> &std::path::Path {
@@ -202,7 +207,7 @@ impl Testbed {
                     "these tests need a kernel with landlock: {}",
                     status.message
                 );
-                last = Some(status);
+                last = Some((status.ready, status.message));
             }
             panic!("the watch ended");
         };

@@ -8,8 +8,9 @@ use sandbox::folder::Folders;
 use sandbox::job::{Block, Job};
 use sandbox::policy::{Limits, Policy};
 use sandbox::stream::Stream;
-use sandbox::zygote::{Configuration, Ready, Zygote};
+use sandbox::workers::{Configuration, Ready, Warmth, Workers};
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -35,8 +36,9 @@ impl Default for Allowed {
 
 pub struct Bench {
     pub ready: Arc<Ready>,
-    zygote: Zygote,
-    folders: Folders,
+    workers: Workers,
+    /// Workers that have folders before they have runs.
+    waiting: usize,
     together: Consumption,
     folder: TempDir,
 }
@@ -71,6 +73,19 @@ impl Bench {
     }
 
     pub async fn start_with(allowed: Allowed, confined: bool) -> Self {
+        Self::try_start(allowed, confined, None).await.unwrap()
+    }
+
+    /// With workers that wait, and a driver's library in `folder`.
+    pub async fn with_driver(folder: &Path, workers: usize) -> Result<Self, String> {
+        Self::try_start(Allowed::default(), true, Some((folder, workers))).await
+    }
+
+    async fn try_start(
+        allowed: Allowed,
+        confined: bool,
+        driver: Option<(&Path, usize)>,
+    ) -> Result<Self, String> {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits {
             memory: allowed.memory_mib << 20,
@@ -78,31 +93,40 @@ impl Bench {
             descriptors: 1024,
             processes: 4096,
         };
-        let interpreter = environment::of_interpreter(|name| std::env::var_os(name));
+        let mut interpreter = environment::of_interpreter(|name| std::env::var_os(name));
+        if let Some((library, _)) = driver {
+            // What Python imports from, a run may read.
+            for name in ["LD_LIBRARY_PATH", "PYTHONPATH"] {
+                interpreter.insert(name.into(), library.into());
+            }
+        }
         let of_runs = environment::of_runs(&interpreter);
         let policy = if confined {
             Policy::new(limits, 6, of_runs).unwrap()
         } else {
             Policy::unconfined(limits, of_runs)
         };
-        let zygote = Zygote::start(Configuration {
+        let workers = Workers::start(Configuration {
             python: std::env::var_os("CHIMERA_PYTHON").unwrap_or_else(|| "python3".into()),
             preload: vec![],
             policy,
             environment: interpreter,
-        });
-        let ready = wait_until_ready(&zygote, Duration::from_secs(60)).await.unwrap();
-        Self {
-            ready,
-            zygote,
             folders: Folders::open(&folder.path().join("runs")).unwrap(),
+            warmth: driver.map_or(Warmth::Fork, |(_, workers)| Warmth::Cuda(workers)),
+            standby: false,
+        });
+        let ready = wait_until_ready(&workers, Duration::from_secs(60)).await?;
+        Ok(Self {
+            ready,
+            workers,
+            waiting: driver.map_or(0, |(_, workers)| workers),
             together: Consumption {
                 tasks: allowed.tasks,
                 memory: allowed.memory_mib << 20,
                 disk: allowed.disk_mib << 20,
             },
             folder,
-        }
+        })
     }
 
     pub fn offers(&self, language: &str) -> bool {
@@ -111,8 +135,7 @@ impl Bench {
 
     pub async fn run(&self, job: &Job) -> Ran {
         let place = Place {
-            zygote: &self.zygote,
-            folders: &self.folders,
+            workers: &self.workers,
             together: self.together,
         };
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
@@ -128,7 +151,7 @@ impl Bench {
         .await;
         let runs = self.folder.path().join("runs");
         assert!(
-            std::fs::read_dir(runs).unwrap().next().is_none(),
+            std::fs::read_dir(runs).unwrap().count() <= self.waiting,
             "nothing of a run remains"
         );
         Ran {

@@ -229,3 +229,26 @@ async fn circuits_of_both_versions_are_counted() {
     let ran = bench.run_blocks(&[("openqasm", two)], r#"{"shots":0}"#).await;
     assert!(ran.error().message.contains("`shots`"), "{:?}", ran.error());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_are_read_from_ordinary_files_alone() {
+    let bench = Bench::start().await;
+    for code in [
+        "mkfifo \"$CHIMERA_OUTPUTS\"",
+        "ln -s /dev/zero \"$CHIMERA_OUTPUTS\"",
+        "ln -s \"$CHIMERA_INPUTS\" \"$CHIMERA_OUTPUTS\"",
+        "mkdir \"$CHIMERA_OUTPUTS\"",
+        "mkfifo \"$CHIMERA_BLOCK/outputs.list\"",
+        "head -c 9000000 /dev/zero >\"$CHIMERA_OUTPUTS\"",
+        "echo '{\"a\": NaN}' >\"$CHIMERA_OUTPUTS\"",
+        "printf '{\"a\": \"\\\\ud800\"}' >\"$CHIMERA_OUTPUTS\"",
+    ] {
+        let ran = bench.run_blocks(&[("bash", code)], "{}").await;
+        assert_eq!(
+            ran.error().reason,
+            sandbox::reason::INVALID_OUTPUT,
+            "{code}: {:?}",
+            ran.error()
+        );
+    }
+}

@@ -1,0 +1,4 @@
+# ends: ProcessLimitExceeded
+while True:
+    try: os.fork()
+    except OSError: pass
