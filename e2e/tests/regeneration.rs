@@ -233,7 +233,7 @@ async fn a_run_on_a_device_that_fails_moves_and_the_device_is_avoided() {
         assert!(
             devices
                 .iter()
-                .any(|device| device["device"] == sick.as_str() && device["healthy"] == false),
+                .any(|device| device["name"] == sick.as_str() && device["healthy"] == false),
             "{shown:#}"
         );
         drop(broken);

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn pod(status: Value) -> Pod {
+    fn pod(status: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "q-0-0"}, "status": status})).expect("a pod")
     }
 
@@ -166,7 +166,7 @@ mod tests {
             ),
             (json!({"phase": "Succeeded"}), Some("the pod ended: Succeeded")),
         ] {
-            assert_eq!(failure(&pod(status)).as_deref(), expected);
+            assert_eq!(failure(&pod(&status)).as_deref(), expected);
         }
     }
 
@@ -185,14 +185,14 @@ mod tests {
             (HEALTHY, sick(), vec![], true),
             ("Unknown", sick(), vec![], true),
         ] {
-            let (sick, healthy) = devices(&pod(allocated(kubelet)), by_agent_sick, by_agent_healthy);
+            let (sick, healthy) = devices(&pod(&allocated(kubelet)), by_agent_sick, by_agent_healthy);
             assert_eq!(
                 (sick.len() == 1, healthy.is_empty()),
                 (is_sick, is_sick),
                 "{kubelet}"
             );
         }
-        let (sick, healthy) = devices(&pod(allocated("Unknown")), vec![], vec![]);
+        let (sick, healthy) = devices(&pod(&allocated("Unknown")), vec![], vec![]);
         assert!(sick.is_empty() && healthy.is_empty(), "nobody said anything");
     }
 
@@ -204,15 +204,15 @@ mod tests {
             "status": {"unhealthyDevices": [{"device": "GPU-1::0", "since": "2026-01-01T00:00:00Z"}]},
         }))
         .expect("a head");
-        assert_eq!(avoided(&pod(allocated("Unknown")), &head), ["GPU-1::0"]);
-        assert!(avoided(&pod(allocated(HEALTHY)), &head).is_empty());
+        assert_eq!(avoided(&pod(&allocated("Unknown")), &head), ["GPU-1::0"]);
+        assert!(avoided(&pod(&allocated(HEALTHY)), &head).is_empty());
     }
 
     #[test]
     fn only_a_pod_that_no_node_takes_is_unschedulable() {
         let scheduled = |status: &str, reason: &str| {
             pod(
-                json!({"conditions": [{"type": "PodScheduled", "status": status, "reason": reason,
+                &json!({"conditions": [{"type": "PodScheduled", "status": status, "reason": reason,
                                         "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
             )
         };

@@ -103,7 +103,7 @@ impl State {
 #[serde(rename_all = "camelCase")]
 pub struct Device {
     /// The name that its driver gives it.
-    pub device: String,
+    pub name: String,
     /// The pod that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
@@ -172,7 +172,7 @@ fn devices(status: &api::ChimeraHeadStatus) -> Vec<Device> {
     let of = |device: &str, pod: Option<&HeadPod>| {
         let failed = failed(device);
         Device {
-            device: device.to_owned(),
+            name: device.to_owned(),
             pod: pod.map(|pod| pod.name.clone()),
             healthy: failed.is_none(),
             since: failed.map(|failed| failed.since),
@@ -185,7 +185,7 @@ fn devices(status: &api::ChimeraHeadStatus) -> Vec<Device> {
         .flat_map(|pod| pod.devices.iter().map(|device| of(device, Some(pod))));
     let mut devices: Vec<_> = held.collect();
     for known in &status.unhealthy_devices {
-        if !devices.iter().any(|device| device.device == known.device) {
+        if !devices.iter().any(|device| device.name == known.device) {
             devices.push(of(&known.device, None));
         }
     }
@@ -233,7 +233,7 @@ fn text_of(head: &Overview) -> String {
     add(&["POD", "STATE", "NODE", "RUNS", "MESSAGE"], pods.collect());
     let devices = head.devices.iter().map(|device| {
         vec![
-            output::harmless(&device.device),
+            output::harmless(&device.name),
             if device.healthy { "healthy" } else { "unhealthy" }.to_owned(),
             shown(&device.pod),
             device
@@ -332,7 +332,7 @@ mod tests {
         let devices: Vec<_> = overview
             .devices
             .iter()
-            .map(|device| (device.device.as_str(), device.healthy))
+            .map(|device| (device.name.as_str(), device.healthy))
             .collect();
         assert_eq!(devices, [("GPU-1", true), ("GPU-2", false)]);
     }

@@ -102,8 +102,8 @@ fn print(args: &Args, shown: &[Overview]) -> Result<(), Error> {
 
 /// What either watch tells.
 enum Told {
-    Head(watcher::Event<ChimeraHead>),
-    Workflow(watcher::Event<MamlWorkflow>),
+    Head(Box<watcher::Event<ChimeraHead>>),
+    Workflow(Box<watcher::Event<MamlWorkflow>>),
 }
 
 async fn follow(args: &Args, client: Client) -> Result<ExitCode, Error> {
@@ -112,8 +112,8 @@ async fn follow(args: &Args, client: Client) -> Result<ExitCode, Error> {
     let mut last = None;
     while let Some(event) = told.next().await {
         match event? {
-            Some(Told::Head(event)) => heads.take(event),
-            Some(Told::Workflow(event)) => workflows.take(event),
+            Some(Told::Head(event)) => heads.take(*event),
+            Some(Told::Workflow(event)) => workflows.take(*event),
             None => continue,
         }
         let (Some(heads), Some(workflows)) = (heads.objects(), workflows.objects()) else {
@@ -145,10 +145,10 @@ fn watch(client: &Client) -> impl Stream<Item = Result<Option<Told>, Error>> {
 
 fn tell<K>(
     event: watcher::Result<watcher::Event<K>>,
-    told: impl FnOnce(watcher::Event<K>) -> Told,
+    told: impl FnOnce(Box<watcher::Event<K>>) -> Told,
 ) -> Result<Option<Told>, Error> {
     match event {
-        Ok(event) => Ok(Some(told(event))),
+        Ok(event) => Ok(Some(told(Box::new(event)))),
         Err(watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) => {
             match &cause {
                 kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => Err(cause.into()),

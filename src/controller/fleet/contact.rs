@@ -362,12 +362,12 @@ mod tests {
             .expect("a valid key");
     }
 
-    fn broken(cause: &'static str) -> Option<Broken> {
-        Some(Broken {
+    fn broken(cause: &'static str) -> Broken {
+        Broken {
             cause,
             message: "no heartbeat".to_owned(),
             at: clock::now(),
-        })
+        }
     }
 
     #[tokio::test]
@@ -393,7 +393,11 @@ mod tests {
         hear(&fleet, "a", status(&agent));
         assert!(fleet.health("a").expect("known").ready);
         fleet.mute(&member("a"));
-        fleet.miss(&member("a"), broken(reasons::AGENT_LOST), "refused".to_owned());
+        fleet.miss(
+            &member("a"),
+            Some(broken(reasons::AGENT_LOST)),
+            "refused".to_owned(),
+        );
         let health = fleet.health("a").expect("known");
         assert_eq!(health.lost.expect("lost").cause, reasons::AGENT_LOST);
         assert!(health.agent.is_none() && !fleet.may_answer("a"));
@@ -408,9 +412,9 @@ mod tests {
             hear(&fleet, pod, status(&key()));
         }
         let cause = |fleet: &Fleet| fleet.health("a").expect("known").lost.expect("lost").cause;
-        fleet.miss(&member("a"), broken(reasons::HEARTBEAT_LOST), String::new());
+        fleet.miss(&member("a"), Some(broken(reasons::HEARTBEAT_LOST)), String::new());
         assert_eq!(cause(&fleet), reasons::HEARTBEAT_LOST);
-        fleet.miss(&member("b"), broken(reasons::HEARTBEAT_LOST), String::new());
+        fleet.miss(&member("b"), Some(broken(reasons::HEARTBEAT_LOST)), String::new());
         assert_eq!(cause(&fleet), reasons::NODE_LOST);
     }
 

@@ -13,19 +13,15 @@ fn uids(removals: &[super::Removal]) -> Vec<&str> {
     removals.iter().map(|removal| removal.uid.as_str()).collect()
 }
 
-fn lost(cause: &'static str, since: Timestamp) -> Option<Lost> {
-    Some(Lost {
-        cause,
-        message: "gone".into(),
-        since,
-    })
-}
-
 /// An agent that is heard no more.
 fn silence(pod: &mut PodView, cause: &'static str, now: Timestamp) {
     pod.ready = false;
     pod.agent = None;
-    pod.lost = lost(cause, now);
+    pod.lost = Some(Lost {
+        cause,
+        message: "gone".into(),
+        since: now,
+    });
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ fn strike(world: &mut World, uid: &str, fault: Fault) {
     let pod = world.pod(uid);
     match fault {
         Fault::Worker => pod.mends.push(Mend {
-            number: pod.mends.len() as i64 + 1,
+            number: i64::try_from(pod.mends.len()).expect("few") + 1,
             cause: reasons::WORKER_LOST.into(),
             message: "the zygote ended".into(),
             noticed: now,
