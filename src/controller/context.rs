@@ -67,6 +67,8 @@ pub struct Scope {
     pub refused_pods: Remembered<(&'static str, String)>,
     /// The NetworkPolicies that this process has applied: by the head's UID, the generation.
     pub network_policies: Remembered<i64>,
+    /// The same of the NetworkPolicies around pods that are made for one run.
+    pub run_network_policies: Remembered<i64>,
 }
 
 /// Small facts that a process remembers about objects, by UID.

@@ -124,7 +124,7 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
 }
 
 /// A device of the pod that the kubelet reports as unhealthy (KEP-4680).
-fn unhealthy_device(pod: &Pod) -> Option<String> {
+pub fn unhealthy_device(pod: &Pod) -> Option<String> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
     let statuses = containers
         .iter()
@@ -136,7 +136,7 @@ fn unhealthy_device(pod: &Pod) -> Option<String> {
 }
 
 /// Why the pod does not run yet.
-fn waiting(pod: &Pod) -> Option<String> {
+pub fn waiting(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
     let container = status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
@@ -322,6 +322,7 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         leaving: pod.metadata.deletion_timestamp.is_some() || unhealthy_device(pod).is_some(),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
+        only_for: None,
     })
 }
 

@@ -32,6 +32,9 @@ mod recorded_server;
 mod root_key;
 #[cfg(test)]
 mod rotation_faults;
+mod run_pod;
+#[cfg(test)]
+mod run_pod_faults;
 mod runs;
 #[cfg(test)]
 mod sequences;

@@ -21,6 +21,7 @@ fn member(pod: &str) -> Member {
         leaving: false,
         heartbeat: Duration::from_millis(500),
         failure_threshold: 3,
+        only_for: None,
     }
 }
 
