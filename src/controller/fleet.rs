@@ -253,7 +253,9 @@ impl Fleet {
     pub fn ready_by_role(&self) -> HashMap<(Role, bool), i64> {
         let mut counts = HashMap::new();
         let entries = self.entries();
-        let ready = entries.values().filter(|entry| is_shared(entry) && view(entry).ready);
+        let ready = entries
+            .values()
+            .filter(|entry| is_shared(entry) && view(entry).ready);
         for entry in ready {
             *counts.entry((entry.member.role, entry.member.spare)).or_default() += 1;
         }
@@ -298,7 +300,11 @@ impl Fleet {
         if let Some(reservation) = self.take_up(&mut entries, run, demand) {
             return Ok(reservation);
         }
-        let pods: Vec<_> = entries.values().filter(|entry| is_shared(entry)).map(view).collect();
+        let pods: Vec<_> = entries
+            .values()
+            .filter(|entry| is_shared(entry))
+            .map(view)
+            .collect();
         let groups = self.known_groups();
         let pod_uid = match place(&pods, &groups, demand) {
             Ok(pod_uid) => pod_uid,
@@ -326,7 +332,11 @@ impl Fleet {
     /// All pods and ChimeraHeads as placement sees them.
     pub fn views(&self) -> (Vec<HeadView>, Vec<Group>) {
         let entries = self.entries();
-        let pods = entries.values().filter(|entry| is_shared(entry)).map(view).collect();
+        let pods = entries
+            .values()
+            .filter(|entry| is_shared(entry))
+            .map(view)
+            .collect();
         drop(entries);
         (pods, self.known_groups())
     }
@@ -444,7 +454,8 @@ impl Fleet {
                 entry.suited.clear();
             }
             let suited = &mut entry.suited;
-            let given = self.room.give(&view.namespace, pod_uid, |lane, demand| {
+            let of = (view.namespace.as_str(), view.head.as_str());
+            let given = self.room.give(of, pod_uid, |lane, demand| {
                 *suited.entry(lane).or_insert_with(|| suits(&view, demand))
             });
             match given {

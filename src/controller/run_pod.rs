@@ -3,7 +3,9 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use api::{ChimeraHead, MamlWorkflow, MamlWorkflowStatus, condition::COMPLETE, condition::is_true, names, reasons};
+use api::{
+    ChimeraHead, MamlWorkflow, MamlWorkflowStatus, condition::COMPLETE, condition::is_true, names, reasons,
+};
 use controller_core::{
     demand::Demand,
     no_place::NoPlace,
@@ -44,7 +46,10 @@ pub fn follow(scope: &Scope, pod: &Pod, deleted: bool) {
 }
 
 fn workflow_of(pod: &Pod) -> Option<ObjectRef<MamlWorkflow>> {
-    let owner = pod.owner_references().iter().find(|owner| owner.kind == "MamlWorkflow")?;
+    let owner = pod
+        .owner_references()
+        .iter()
+        .find(|owner| owner.kind == "MamlWorkflow")?;
     Some(ObjectRef::new(&owner.name).within(&pod.namespace()?))
 }
 
@@ -55,7 +60,10 @@ fn template_of(scope: &Scope, pod: &Pod) -> Option<std::sync::Arc<ChimeraHead>> 
 
 fn failed(pod: &Pod) -> Option<String> {
     let status = pod.status.as_ref()?;
-    let phase = status.phase.as_deref().filter(|phase| matches!(*phase, "Failed" | "Succeeded"))?;
+    let phase = status
+        .phase
+        .as_deref()
+        .filter(|phase| matches!(*phase, "Failed" | "Succeeded"))?;
     let told = status.reason.clone().or_else(|| status.message.clone());
     Some(told.unwrap_or_else(|| format!("the pod ended: {phase}")))
 }
@@ -89,7 +97,10 @@ pub fn observe(scope: &Scope, workflow: &MamlWorkflow) -> Vec<RunPod> {
     let of_workflow = |pod: &Pod| {
         is_run_pod(pod)
             && pod.metadata.namespace == workflow.metadata.namespace
-            && pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
+            && pod
+                .owner_references()
+                .iter()
+                .any(|owner| Some(owner.uid.as_str()) == uid)
     };
     let pods = scope.pods.state_filter(of_workflow);
     let views = pods.iter().map(|pod| RunPod {
@@ -209,11 +220,18 @@ async fn make(
     let context = &scope.context;
     let name = run_pod_name(run_id);
     if let Err(message) = context.template.image(&head.spec) {
-        return Ok(Prepared::Waits(Wait::for_head(reasons::IMAGE_NOT_ALLOWED, message)));
+        return Ok(Prepared::Waits(Wait::for_head(
+            reasons::IMAGE_NOT_ALLOWED,
+            message,
+        )));
     }
     let uid = head.uid().unwrap_or_default();
     if scope.run_network_policies.recall(&uid) != head.metadata.generation {
-        apply(&context.client, &build_run_network_policy(head, &context.template)).await?;
+        apply(
+            &context.client,
+            &build_run_network_policy(head, &context.template),
+        )
+        .await?;
         scope.run_network_policies.note(&uid, head.metadata.generation);
     }
     let pod = build_run_pod(workflow, head, &context.template, run_id);
@@ -237,7 +255,9 @@ async fn make(
 
 fn owns(workflow: &MamlWorkflow, pod: &Pod) -> bool {
     let uid = workflow.metadata.uid.as_deref();
-    pod.owner_references().iter().any(|owner| Some(owner.uid.as_str()) == uid)
+    pod.owner_references()
+        .iter()
+        .any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
 fn waits(name: &str, message: &str) -> Prepared {

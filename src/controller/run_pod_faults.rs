@@ -63,8 +63,12 @@ fn pods(server: &Server) -> Vec<Pod> {
 fn reason(server: &Server) -> String {
     let status = server.get(WORKFLOW).expect("stored")["status"].clone();
     let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let scheduled = conditions.iter().find(|condition| condition["type"] == "Scheduled");
-    scheduled.map_or(Value::Null, |condition| condition["reason"].clone()).to_string()
+    let scheduled = conditions
+        .iter()
+        .find(|condition| condition["type"] == "Scheduled");
+    scheduled
+        .map_or(Value::Null, |condition| condition["reason"].clone())
+        .to_string()
 }
 
 #[tokio::test]
@@ -85,7 +89,11 @@ async fn the_policy_is_there_before_the_pod_and_both_are_made_once() {
     let made = pods(&server);
     assert_eq!(made.len(), 1);
     assert_eq!(
-        made[0].metadata.owner_references.as_ref().map(|owners| owners[0].uid.as_str()),
+        made[0]
+            .metadata
+            .owner_references
+            .as_ref()
+            .map(|owners| owners[0].uid.as_str()),
         Some("u")
     );
     // Whether or not its own watch has shown it the pod by now.
@@ -156,14 +164,21 @@ async fn a_pod_that_failed_before_the_run_began_is_a_lost_attempt_and_replaced()
         made[0].status = serde_json::from_value(json!({"phase": "Failed", "reason": "Evicted"})).ok();
         reconcile(&server, &context, made).await;
         let status = server.get(WORKFLOW).expect("stored")["status"].clone();
-        assert_eq!(status["attempts"].as_array().map(Vec::len), Some(usize::try_from(lost).expect("small")));
+        assert_eq!(
+            status["attempts"].as_array().map(Vec::len),
+            Some(usize::try_from(lost).expect("small"))
+        );
         assert!(status["attempts"].to_string().contains("Evicted"), "{status}");
         // Another process knows as much.
         context = begin(&server).await;
     }
     // infrastructureRetries is 2: the third loss is the last.
     assert_eq!(pods(&server), []);
-    assert!(server.get(WORKFLOW).expect("stored")["status"].to_string().contains("RetriesExhausted"));
+    assert!(
+        server.get(WORKFLOW).expect("stored")["status"]
+            .to_string()
+            .contains("RetriesExhausted")
+    );
 }
 
 #[tokio::test]
@@ -179,5 +194,12 @@ async fn a_pod_of_the_same_name_that_is_somebody_elses_is_not_touched() {
     reconcile(&server, &begin(&server).await, Vec::new()).await;
     assert_eq!(reason(&server), "\"NameTaken\"");
     assert!(server.get(&path).is_some());
-    assert_eq!(foreign.metadata.labels.and_then(|labels| labels.get(names::RUN_OF_LABEL).cloned()).as_deref(), Some("q"));
+    assert_eq!(
+        foreign
+            .metadata
+            .labels
+            .and_then(|labels| labels.get(names::RUN_OF_LABEL).cloned())
+            .as_deref(),
+        Some("q")
+    );
 }

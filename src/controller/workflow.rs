@@ -334,14 +334,18 @@ async fn reserve(
 ) -> Result<Result<Reservation, Wait>, CallError> {
     match demand.isolation {
         Isolation::Process => Ok(scope.context.fleet.reserve(run, demand).map_err(wait_for)),
-        Isolation::Pod => {
-            scope.context.fleet.stop_waiting(&run.uid);
-            Ok(match run_pod::prepare(scope, workflow, run, demand).await? {
-                Prepared::Ready(reservation) => Ok(*reservation),
-                Prepared::Waits(wait) => Err(wait),
-                Prepared::Nowhere(none) => Err(wait_for(none)),
-            })
-        }
+        Isolation::Pod => Ok(match run_pod::prepare(scope, workflow, run, demand).await? {
+            Prepared::Ready(reservation) => Ok(*reservation),
+            Prepared::Waits(wait) => {
+                scope.context.fleet.stop_waiting(&run.uid);
+                Err(wait)
+            }
+            Prepared::Nowhere(none) => {
+                // No place is ever given to it; it is told of new heads.
+                scope.context.fleet.room().wait(run, demand);
+                Err(wait_for(none))
+            }
+        }),
     }
 }
 

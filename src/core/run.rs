@@ -238,8 +238,7 @@ pub fn judge(
         ),
         (
             "isolation",
-            grant.isolation == unit(workflow.spec.isolation)
-                && attestation.isolation.unit == grant.isolation,
+            grant.isolation == unit(workflow.spec.isolation) && attestation.isolation.unit == grant.isolation,
         ),
         ("outputs", outputs_match),
     ] {

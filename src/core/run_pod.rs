@@ -121,7 +121,10 @@ pub fn lost(pods: &[RunPod], run_id: &str, attempt: i32) -> Option<Loss> {
     Some(Loss {
         attempt,
         reason: api::reasons::POD_FAILED,
-        message: format!("pod {}, made for this run, failed before it began: {why}", pod.name),
+        message: format!(
+            "pod {}, made for this run, failed before it began: {why}",
+            pod.name
+        ),
     })
 }
 
@@ -159,7 +162,9 @@ mod tests {
     #[test]
     fn a_run_pod_is_the_heads_own_in_all_that_keeps_it_safe() {
         let of_head = build_pod(&head(), &template(), 0, 0, false).spec.expect("a spec");
-        let of_run = build_run_pod(&workflow(), &head(), &template(), "abc").spec.expect("a spec");
+        let of_run = build_run_pod(&workflow(), &head(), &template(), "abc")
+            .spec
+            .expect("a spec");
         assert_eq!(of_run.security_context, of_head.security_context);
         assert_eq!(of_run.runtime_class_name.as_deref(), Some("gvisor"));
         assert_eq!(of_run.automount_service_account_token, Some(false));
@@ -187,7 +192,10 @@ mod tests {
             }
         }
         let policy = build_run_network_policy(&head(), &template());
-        assert_ne!(policy.metadata.name, build_network_policy(&head(), &template()).metadata.name);
+        assert_ne!(
+            policy.metadata.name,
+            build_network_policy(&head(), &template()).metadata.name
+        );
         let selector = policy.spec.expect("a spec").pod_selector.expect("a selector");
         for (key, value) in selector.match_labels.expect("labels") {
             assert_eq!(labels.get(&key), Some(&value), "the policy is around the pod");
@@ -203,8 +211,16 @@ mod tests {
             deleting,
             failed: failed.map(ToOwned::to_owned),
         };
-        let pods = [pod("old", false, None), pod("going", true, None), pod("now", false, None)];
-        let names = |wanted| superfluous(&pods, wanted).map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+        let pods = [
+            pod("old", false, None),
+            pod("going", true, None),
+            pod("now", false, None),
+        ];
+        let names = |wanted| {
+            superfluous(&pods, wanted)
+                .map(|pod| pod.uid.clone())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(Some("now")), ["old"]);
         assert_eq!(names(None), ["old", "now"]);
         assert_eq!(lost(&pods, "now", 1), None);

@@ -1058,8 +1058,16 @@ mod tests {
             let sample = with(unit, unit);
             assert_eq!(verdict_of(&sample), (Verdict::Valid, ""));
             let report = resigned(&sample, |_| {});
-            let attested = report.checks.iter().find(|check| check.name == "attestation").unwrap();
-            assert!(attested.detail.ends_with(&format!("isolation {}", unit.name())), "{}", attested.detail);
+            let attested = report
+                .checks
+                .iter()
+                .find(|check| check.name == "attestation")
+                .unwrap();
+            assert!(
+                attested.detail.ends_with(&format!("isolation {}", unit.name())),
+                "{}",
+                attested.detail
+            );
         }
         for (asked, given) in [(Unit::Pod, Unit::Process), (Unit::Process, Unit::Pod)] {
             assert_eq!(

@@ -72,7 +72,9 @@ impl Refusal {
     pub fn status(&self) -> Status {
         let code = match self {
             Self::KeyStatement(_) | Self::Key | Self::Grant(_) | Self::Network => Code::PermissionDenied,
-            Self::OtherHead(_) | Self::Isolation(_) | Self::Fenced { .. } | Self::NotNow(..) => Code::FailedPrecondition,
+            Self::OtherHead(_) | Self::Isolation(_) | Self::Fenced { .. } | Self::NotNow(..) => {
+                Code::FailedPrecondition
+            }
             Self::Unreadable(..) | Self::Digest(_) | Self::RunId | Self::Document(_) | Self::Inputs => {
                 Code::InvalidArgument
             }

@@ -1,8 +1,7 @@
 //! One run with every record of it, for tests and benches: fixed seeds, fixed times, real signatures.
 
 use crypto::attestation::{
-    self, Attestation, BlockResult, BlockState, Environment, Isolation, Outcome, RunError, StreamDigest,
-    Unit,
+    self, Attestation, BlockResult, BlockState, Environment, Isolation, Outcome, RunError, StreamDigest, Unit,
 };
 use crypto::grant::{self, Grant, HeadIdentity, WorkflowRef};
 use crypto::receipt::{self, Builder, Claim};

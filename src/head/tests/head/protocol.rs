@@ -71,7 +71,9 @@ async fn a_pod_that_is_there_for_one_run_takes_that_one_and_no_other() {
         let refused = head.send(granted(run_id, isolation)).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     }
-    let ran = head.finish(head.send(granted(&own, Unit::Pod)).await.unwrap()).await;
+    let ran = head
+        .finish(head.send(granted(&own, Unit::Pod)).await.unwrap())
+        .await;
     assert_eq!(ran.attestation.result, Outcome::Success);
     assert_eq!(ran.attestation.isolation.unit, Unit::Pod);
 }
