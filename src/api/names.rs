@@ -70,6 +70,10 @@ pub const ROLE_LABEL: &str = "chimera.dunes.io/role";
 pub const SPARE_LABEL: &str = "chimera.dunes.io/spare";
 /// Label of head pods: `true` once the pod takes no new runs and goes when those under way have ended.
 pub const DRAINING_LABEL: &str = "chimera.dunes.io/draining";
+/// Label of pods that are made for one run: the run's id.
+pub const RUN_LABEL: &str = "chimera.dunes.io/run";
+/// Label of pods that are made for one run: the ChimeraHead that they are made after.
+pub const RUN_OF_LABEL: &str = "chimera.dunes.io/run-of";
 /// Annotation of head pods: digest of the template that they were made from.
 pub const TEMPLATE_HASH_ANNOTATION: &str = "chimera.dunes.io/template-hash";
 /// Label of receipts: the workflow's name, cut to 63 characters.
@@ -125,6 +129,11 @@ pub fn head_network_policy(head: &str) -> String {
 /// Name of the PodDisruptionBudget that the controller keeps for a ChimeraHead.
 pub fn head_disruption_budget(head: &str) -> String {
     format!("chimera-head-{head}")
+}
+
+/// Name of the NetworkPolicy that the controller keeps around pods that are made for one run after a ChimeraHead.
+pub fn run_network_policy(head: &str) -> String {
+    format!("chimera-run-{head}")
 }
 
 /// The agent of `agent://NAME`, if `act_as` has that form.

@@ -55,6 +55,7 @@ reasons! {
     HEADS_NOT_READY = "HeadsNotReady", "MamlWorkflow Scheduled", "Heads match, but none is ready yet.";
     HEADS_BUSY = "HeadsBusy", "MamlWorkflow Scheduled", "All matching heads hold as many runs as they can. The run starts when one is free and it is its turn.";
     WAITING_FOR_GPU = "WaitingForGpu", "MamlWorkflow Scheduled", "The document asks for GPUs, or a version of CUDA, that no head of this namespace offers.";
+    PREPARING_POD = "PreparingPod", "MamlWorkflow Scheduled", "With `spec.isolation: Pod`, the pod for this run alone is being made; the message says what it waits for.";
     PENDING_DEADLINE_EXCEEDED = "PendingDeadlineExceeded", "MamlWorkflow Scheduled, Succeeded", "No head was free within `spec.pendingDeadlineSeconds`.";
     NOT_SCHEDULED = "NotScheduled", "MamlWorkflow Scheduled", "The run ended before a head was claimed.";
 
@@ -94,14 +95,14 @@ reasons! {
     STARTING = "Starting", "ChimeraHead Ready", "Pods are starting.";
     DEGRADED = "Degraded", "ChimeraHead Ready", "Fewer pods take runs than asked for; the message says why.";
     SCALED_TO_ZERO = "ScaledToZero", "ChimeraHead Ready; MamlWorkflow Scheduled", "`spec.replicas` is 0; of a workflow: the only ChimeraHeads that suit have no pods. The run starts when one is scaled up.";
-    IMAGE_NOT_ALLOWED = "ImageNotAllowed", "ChimeraHead Ready", "`spec.image` is not on the operator's list of allowed images. No pod is made.";
+    IMAGE_NOT_ALLOWED = "ImageNotAllowed", "ChimeraHead Ready; MamlWorkflow Scheduled", "`spec.image` is not on the operator's list of allowed images. No pod is made.";
     RUNTIME_CLASS_NOT_FOUND = "RuntimeClassNotFound", "ChimeraHead Ready", "The RuntimeClass of `spec.runtimeClassName` or `spec.gpu.runtimeClassName` does not exist. No pod is made.";
-    PODS_REFUSED = "PodsRefused", "ChimeraHead Ready", "The API server refused a pod, for example by a quota; the message is its answer.";
+    PODS_REFUSED = "PodsRefused", "ChimeraHead Ready; MamlWorkflow Scheduled", "The API server refused a pod, for example by a quota; the message is its answer.";
     IDENTITY_UNAVAILABLE = "IdentityUnavailable", "ChimeraHead Ready", "The TLS identity of the heads could not be written or read.";
-    NAME_TAKEN = "NameTaken", "ChimeraHead Ready", "A pod of the needed name exists that belongs to something else. It is not touched.";
+    NAME_TAKEN = "NameTaken", "ChimeraHead Ready; MamlWorkflow Scheduled", "A pod of the needed name exists that belongs to something else. It is not touched.";
     REGENERATED = "Regenerated", "Event", "A pod, its agent or its interpreters were lost and are replaced or mended; the message says why and by what.";
     PROMOTED = "Promoted", "Event", "A spare took over from a lost pod.";
-    POD_FAILED = "PodFailed", "ChimeraHead status.lastRegenerations", "The pod failed or was evicted.";
+    POD_FAILED = "PodFailed", "ChimeraHead status.lastRegenerations; MamlWorkflow status.attempts", "The pod failed or was evicted.";
     POD_DELETED = "PodDeleted", "ChimeraHead status.lastRegenerations", "Somebody deleted the pod.";
     WORKER_LOST = "WorkerLost", "ChimeraHead status.lastRegenerations", "The pod lost its warm interpreters; its agent has made new ones.";
     CANARY_FAILED = "CanaryFailed", "ChimeraHead status.lastRegenerations", "A test computation of the pod failed; its agent has mended it.";

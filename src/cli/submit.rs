@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::condition::{self, ConditionStatus};
 use api::maml_workflow::Source;
-use api::{MamlWorkflow, MamlWorkflowSpec, Role};
+use api::{Isolation, MamlWorkflow, MamlWorkflowSpec, Role};
 use clap::ValueEnum;
 use controller_core::sealed::hides;
 use crypto::seal::Binding;
@@ -56,6 +56,14 @@ pub struct Args {
     #[arg(long, value_enum)]
     role: Option<RoleArg>,
 
+    /// Whose turn it is among runs that wait: the highest goes first
+    #[arg(long, default_value_t, allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1000..=1000))]
+    priority: i32,
+
+    /// A sandbox on a warm pod, or a pod that is made for this run alone
+    #[arg(long, value_enum, default_value_t = IsolationArg::Process)]
+    isolation: IsolationArg,
+
     /// How long the program may run, such as 90s or 5m
     #[arg(long, value_name = "DURATION", value_parser = api::duration::parse)]
     run_timeout: Option<Duration>,
@@ -92,6 +100,21 @@ enum RoleArg {
     Crypto,
     Inference,
     Orchestrator,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IsolationArg {
+    Process,
+    Pod,
+}
+
+impl From<IsolationArg> for Isolation {
+    fn from(isolation: IsolationArg) -> Self {
+        match isolation {
+            IsolationArg::Process => Self::Process,
+            IsolationArg::Pod => Self::Pod,
+        }
+    }
 }
 
 impl From<RoleArg> for Role {
@@ -272,6 +295,8 @@ fn workflow(args: &Args, text: String, inputs: Map<String, Value>) -> Result<Mam
         inputs,
         act_as: args.act_as.clone(),
         role: args.role.map(Role::from),
+        priority: args.priority,
+        isolation: args.isolation.into(),
         ..MamlWorkflowSpec::default()
     };
     if let Some(limit) = args.run_timeout {

@@ -64,6 +64,11 @@ impl CallError {
         self.status() == Some(404)
     }
 
+    /// Whether the API server understood the request and will not have it: a quota, a policy, an invalid object.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.status(), Some(400 | 403 | 422))
+    }
+
     /// Whether somebody else wrote first, or the name is taken.
     pub fn is_conflict(&self) -> bool {
         self.status() == Some(409)

@@ -69,6 +69,8 @@ pub struct Scope {
     pub refused_pods: Remembered<(&'static str, String)>,
     /// The policies around pods that this process has applied: by the head's UID, the generation.
     pub head_policies: Remembered<i64>,
+    /// The NetworkPolicies around pods that are made for one run, likewise.
+    pub run_network_policies: Remembered<i64>,
 }
 
 /// Small facts that a process remembers about objects, by UID.

@@ -46,6 +46,7 @@ use crate::{
     keys::keyring::Keyring,
     keys::rotation,
     metrics::Metrics,
+    run_pod,
     runs::Runs,
     settings::Settings,
     triggers::Triggers,
@@ -246,6 +247,7 @@ async fn start_scope(
         receipts: receipts.store.clone(),
         refused_pods: Remembered::default(),
         head_policies: Remembered::default(),
+        run_network_policies: Remembered::default(),
     });
     let receipt_references = stream::select(
         references(receipts.changes),
@@ -462,7 +464,12 @@ fn everything(
 async fn follow_pods(mut changes: BoxStream<'static, Change<Pod>>, scope: Arc<Scope>) {
     while let Some(change) = changes.next().await {
         let deleted = matches!(change, Change::Deleted(_));
-        head::follow_pod(&scope, change.object(), deleted);
+        let pod = change.object();
+        if run_pod::is_run_pod(pod) {
+            run_pod::follow(&scope, pod, deleted);
+        } else {
+            head::follow_pod(&scope, pod, deleted);
+        }
     }
 }
 

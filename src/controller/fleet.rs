@@ -13,16 +13,16 @@ use std::{
     time::Duration,
 };
 
-use api::{ChimeraHead, ChimeraHeadSpec, Role};
+use api::{ChimeraHead, ChimeraHeadSpec, MamlWorkflow, Role};
 use controller_core::{
     demand::Demand,
     head_plan::Lost,
-    no_place::NoPlace,
-    placement::{Group, HeadView, Offer, is_free, place, suits},
+    no_place::{NoPlace, no_place},
+    placement::{Group, HeadView, Offer, is_free, meets, place, suits},
 };
 use crypto::VerifyingKey;
 use head_proto::{Environment, HeadStatus};
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, runtime::reflector::ObjectRef};
 use rustls::ClientConfig;
 use tokio::task::AbortHandle;
 use tonic::transport::Channel;
@@ -67,6 +67,29 @@ pub struct Member {
     pub heartbeat: Duration,
     /// Heartbeats that may be missed.
     pub failure_threshold: u32,
+    /// The one run that the pod was made for, if it was made for one.
+    pub only_for: Option<OnlyFor>,
+}
+
+/// The run that a pod was made for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnlyFor {
+    /// Its id.
+    pub run_id: String,
+    /// Its workflow.
+    pub workflow: ObjectRef<MamlWorkflow>,
+}
+
+/// What is known of the pod that was made for a run.
+pub enum OwnPod {
+    /// Nothing: it has not joined.
+    Unknown,
+    /// Its agent takes no run yet; why.
+    NotReady(String),
+    /// It lacks what the run needs; its UID.
+    Unsuitable(String),
+    /// The run has it.
+    Ready(Box<Reservation>),
 }
 
 /// What the connected agent said of itself.
@@ -257,7 +280,11 @@ impl Fleet {
     /// How many pods of each role are ready, spares apart: `(role, spare) → count`.
     pub fn ready_by_role(&self) -> HashMap<(Role, bool), i64> {
         let mut counts = HashMap::new();
-        for entry in self.entries().values().filter(|entry| view(entry).ready) {
+        let entries = self.entries();
+        let ready = entries
+            .values()
+            .filter(|entry| is_shared(entry) && view(entry).ready);
+        for entry in ready {
             *counts.entry((entry.member.role, entry.member.spare)).or_default() += 1;
         }
         counts
@@ -301,7 +328,11 @@ impl Fleet {
         if let Some(reservation) = self.take_up(&mut entries, run, demand) {
             return Ok(reservation);
         }
-        let pods: Vec<_> = entries.values().map(view).collect();
+        let pods: Vec<_> = entries
+            .values()
+            .filter(|entry| is_shared(entry))
+            .map(view)
+            .collect();
         let groups = self.known_groups();
         let pod_uid = match place(&pods, &groups, demand) {
             Ok(pod_uid) => pod_uid,
@@ -328,8 +359,49 @@ impl Fleet {
 
     /// All pods and ChimeraHeads as placement sees them.
     pub fn views(&self) -> (Vec<HeadView>, Vec<Group>) {
-        let pods = self.entries().values().map(view).collect();
+        let entries = self.entries();
+        let pods = entries
+            .values()
+            .filter(|entry| is_shared(entry))
+            .map(view)
+            .collect();
+        drop(entries);
         (pods, self.known_groups())
+    }
+
+    /// Gives a run the pod that was made for it, as soon as its agent takes runs.
+    pub fn reserve_own(&self, run: &Candidacy, demand: &Demand) -> OwnPod {
+        let mut entries = self.entries();
+        let own = entries.values_mut().find(|entry| {
+            let only = entry.member.only_for.as_ref();
+            only.is_some_and(|only| only.run_id == run.run_id && only.workflow == run.workflow)
+        });
+        let Some(entry) = own else {
+            return OwnPod::Unknown;
+        };
+        let view = view(entry);
+        if view.offer.is_some() && !meets(&view, demand) {
+            return OwnPod::Unsuitable(view.pod_uid);
+        }
+        match entry.link.clone().filter(|_| view.ready) {
+            Some(link) => {
+                entry.reserved.insert(run.run_id.clone());
+                self.room.begun(&demand.namespace, run);
+                let member = entry.member.clone();
+                OwnPod::Ready(Box::new(Reservation { member, link }))
+            }
+            None => OwnPod::NotReady(entry.message.clone()),
+        }
+    }
+
+    /// The ChimeraHead after which to make a pod for one run: the first by name that suits as far as is known, whatever pods
+    /// it has.
+    pub fn template_for(&self, demand: &Demand) -> Result<String, NoPlace> {
+        let groups = self.known_groups();
+        let suitable = groups.iter().find(|group| meets(&group.view, demand));
+        suitable
+            .map(|group| group.view.head.clone())
+            .ok_or_else(|| no_place(&[], &groups, demand))
     }
 
     /// The place that was given to the run while it waited, unless it suits no longer.
@@ -401,7 +473,7 @@ impl Fleet {
 
     /// Gives the free places of a pod to waiting runs, in their order.
     fn serve(&self, entries: &mut HashMap<String, Entry>, pod_uid: &str) {
-        let Some(entry) = entries.get_mut(pod_uid) else {
+        let Some(entry) = entries.get_mut(pod_uid).filter(|entry| is_shared(entry)) else {
             return;
         };
         loop {
@@ -414,7 +486,8 @@ impl Fleet {
                 entry.suited.clear();
             }
             let suited = &mut entry.suited;
-            let given = self.room.give(&view.namespace, pod_uid, |lane, demand| {
+            let of = (view.namespace.as_str(), view.head.as_str());
+            let given = self.room.give(of, pod_uid, |lane, demand| {
                 *suited.entry(lane).or_insert_with(|| suits(&view, demand))
             });
             match given {
@@ -438,6 +511,11 @@ impl Fleet {
             noted.group.view.offer = Some(offer);
         }
     }
+}
+
+/// Whether the pod takes whatever runs it suits.
+fn is_shared(entry: &Entry) -> bool {
+    entry.member.only_for.is_none()
 }
 
 fn is_what(environment: &Environment, offer: &Offer) -> bool {

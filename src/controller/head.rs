@@ -360,6 +360,7 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         avoided: state::avoided(pod, head),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
+        only_for: None,
     })
 }
 

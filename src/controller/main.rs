@@ -26,6 +26,9 @@ mod lease;
 mod metrics;
 #[cfg(test)]
 mod recorded_server;
+mod run_pod;
+#[cfg(test)]
+mod run_pod_faults;
 mod runs;
 #[cfg(test)]
 mod sequences;

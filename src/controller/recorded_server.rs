@@ -263,6 +263,9 @@ impl State {
     }
 
     fn write(&mut self, method: &Method, uri: &http::Uri, body: &[u8]) -> (u16, Value) {
+        if *method == Method::DELETE {
+            return self.delete(uri.path(), body);
+        }
         let object: Value = serde_json::from_slice(body).expect("JSON");
         let query = uri.query().unwrap_or_default();
         let query: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
@@ -274,6 +277,22 @@ impl State {
                 self.apply(uri.path(), &object, manager, force)
             }
             ref other => panic!("nobody is known to {other} {}", uri.path()),
+        }
+    }
+
+    /// Deletes at once, and only the object with the UID that is asked for.
+    fn delete(&mut self, path: &str, body: &[u8]) -> (u16, Value) {
+        let options: Value = serde_json::from_slice(body).unwrap_or_default();
+        let uid = &options["preconditions"]["uid"];
+        match self.objects.get(path) {
+            None => failure(404, "NotFound"),
+            Some(stored) if !uid.is_null() && stored.value["metadata"]["uid"] != *uid => {
+                failure(409, "Conflict")
+            }
+            Some(_) => {
+                self.objects.remove(path);
+                (200, json!({"kind": "Status", "status": "Success"}))
+            }
         }
     }
 

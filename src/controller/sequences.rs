@@ -41,7 +41,7 @@ fn policy(server: &Server) -> Arc<KeyRotationPolicy> {
 }
 
 /// Reconciles the policy until it rests; all writes in their order, status apart.
-async fn settle_keys(server: &Arc<Server>, context: &Arc<Context>) -> Vec<String> {
+pub async fn settle_keys(server: &Arc<Server>, context: &Arc<Context>) -> Vec<String> {
     for _ in 0..6 {
         rotation::reconcile(policy(server), Arc::clone(context))
             .await
@@ -191,7 +191,7 @@ const SEALING_POLICY: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/ops/key
 /// What must be found nowhere.
 const CANARY: &str = "canary-7f3a1c";
 /// Takes a number `n`.
-const COUNTS: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:3f2b6c1e-6a63-4f0e-9d0a-0d8a2f1c7b11\ntype: workflow\n\
+pub const COUNTS: &str = "---\nmaml_version: \"2.0.0\"\nid: urn:uuid:3f2b6c1e-6a63-4f0e-9d0a-0d8a2f1c7b11\ntype: workflow\n\
     origin: agent://tests\npermissions:\n  read: [\"agent://*\"]\n  write: [\"agent://tests\"]\n  execute: [\"agent://*\"]\n\
     created_at: 2026-01-01T00:00:00Z\n---\n## Intent\n\nCount.\n\n## Context\n\nNone.\n\n## Input_Schema\n\n\
     {\"type\":\"object\",\"properties\":{\"n\":{\"type\":\"integer\"}}}\n\n## Code_Blocks\n\n```python\nx = 1\n```\n";

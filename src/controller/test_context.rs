@@ -2,10 +2,18 @@
 
 use std::sync::{Arc, OnceLock};
 
+use api::ChimeraHead;
 use clap::Parser as _;
 use controller_core::head_pod::Template;
 use crypto::VerifyingKey;
-use kube::{Client, runtime::reflector::store};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Client, Resource,
+    runtime::{
+        reflector::{Store, store},
+        watcher,
+    },
+};
 
 use crate::{
     certificates::{Authority, Pair},
@@ -69,13 +77,33 @@ pub fn process(
 
 /// The whole cluster, without anything in it.
 pub fn scope(context: Arc<Context>) -> Arc<Scope> {
+    scope_of(context, Vec::new(), Vec::new())
+}
+
+fn filled<K>(objects: Vec<K>) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (reader, mut writer) = store();
+    for object in objects {
+        writer.apply_watcher_event(&watcher::Event::Apply(object));
+    }
+    reader
+}
+
+/// The whole cluster, in which these heads and pods have been seen.
+pub fn scope_of(context: Arc<Context>, heads: Vec<ChimeraHead>, pods: Vec<Pod>) -> Arc<Scope> {
+    for head in &heads {
+        context.fleet.note(head);
+    }
     Arc::new(Scope {
         context,
         workflows: store().0,
-        heads: store().0,
-        pods: store().0,
+        heads: filled(heads),
+        pods: filled(pods),
         receipts: store().0,
         refused_pods: Remembered::default(),
         head_policies: Remembered::default(),
+        run_network_policies: Remembered::default(),
     })
 }

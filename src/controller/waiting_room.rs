@@ -132,13 +132,12 @@ impl WaitingRoom {
     /// The run's id.
     pub fn give(
         &self,
-        namespace: &str,
+        (namespace, head): (&str, &str),
         pod_uid: &str,
         suits: impl FnMut(u64, &Demand) -> bool,
     ) -> Option<String> {
         let mut room = self.room();
-        let queue = room.queues.get(namespace)?;
-        let uid = queue.next(clock::now(), suits)?.to_owned();
+        let uid = room.queues.get_mut(namespace)?.next(head, clock::now(), suits)?;
         let run = room.leave(&uid)?;
         room.begun(namespace, &run.run_id, &run.submitter);
         let grant = Grant {
@@ -158,7 +157,7 @@ impl WaitingRoom {
             return;
         };
         let told: Vec<_> = queue
-            .oldest_of_each_lane(TOLD_AT_ONCE)
+            .oldest_of_each_lane(TOLD_AT_ONCE.div_ceil(queue.lanes().count()))
             .take(TOLD_AT_ONCE)
             .filter_map(|uid| room.waiting.get(uid).map(|run| run.workflow.clone()))
             .collect();

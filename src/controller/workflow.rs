@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::{
-    MamlWorkflow, MamlWorkflowStatus,
+    Isolation, MamlWorkflow, MamlWorkflowStatus,
     condition::{COMPLETE, is_true},
     maml_workflow::AssignedHead,
     reasons,
@@ -12,10 +12,11 @@ use controller_core::{
     demand::Demand,
     no_place::{NoPlace, Why},
     run::{Destination, Intent, build_grant, run_key},
+    run_pod::{RunPod, lost},
     sealed::{self, SealedInputs},
     specification::{Files, not_found},
     workflow_plan::{
-        Observed, Plan, RunState, Source, Start, current_status, is_current, plan, plan_without_head,
+        Loss, Observed, Plan, RunState, Source, Start, current_status, is_current, plan, plan_without_head,
         receipt_name,
     },
     workflow_status::{self, Wait},
@@ -33,6 +34,7 @@ use crate::{
     context::Scope,
     fleet::Reservation,
     keys::keyring::Signer,
+    run_pod::{self, Prepared},
     runs::{Driven, Request},
     waiting_room::Candidacy,
 };
@@ -61,8 +63,12 @@ pub enum WorkflowError {
 
 /// Brings one workflow a step further.
 pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result<Action, WorkflowError> {
-    let observed = observe(&scope, &workflow).await?;
+    let run_pods = run_pod::observe(&scope, &workflow);
+    let observed = observe(&scope, &workflow, &run_pods).await?;
+    let status = observed.status.clone();
     let plan = plan(observed);
+    let wanted = run_pod::wanted(&workflow, &status, &plan);
+    run_pod::remove_superfluous(&scope, &workflow, &run_pods, wanted.as_deref()).await?;
     if !matches!(plan, Plan::Start(_)) {
         scope
             .context
@@ -82,13 +88,24 @@ pub fn policy(workflow: &MamlWorkflow, scope: &Scope) -> String {
     named.unwrap_or_else(|| scope.context.settings.signing_policy.clone())
 }
 
-async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observed<'a>, CallError> {
+async fn observe<'a>(
+    scope: &Scope,
+    workflow: &'a MamlWorkflow,
+    run_pods: &[RunPod],
+) -> Result<Observed<'a>, CallError> {
     let context = &scope.context;
     let uid = workflow.uid().unwrap_or_default();
     let receipt = receipt_name(workflow);
     context.runs.forget_others(&uid, &receipt);
     let (run, status) = context.runs.state(&uid, &receipt);
     let status = status.unwrap_or_else(|| current_status(workflow));
+    let run = match own_pod_lost(workflow, &status, run_pods) {
+        Some(loss) if matches!(run, RunState::Unknown | RunState::Lost(_)) => {
+            context.runs.lose(&uid, loss.clone());
+            RunState::Lost(loss)
+        }
+        _ => run,
+    };
     let complete = workflow
         .status
         .as_ref()
@@ -124,6 +141,16 @@ async fn observe<'a>(scope: &Scope, workflow: &'a MamlWorkflow) -> Result<Observ
         signer: context.keyring.signer(&policy(workflow, scope)).map(|_| ()),
         now: clock::now(),
     })
+}
+
+/// The attempt that is about to start, if the pod that was made for it has failed.
+fn own_pod_lost(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, run_pods: &[RunPod]) -> Option<Loss> {
+    if status.head.is_some() {
+        // It has begun: the head is asked, or known to be lost.
+        return None;
+    }
+    let attempt = status.attempt.unwrap_or(0) + 1;
+    lost(run_pods, &run_key(workflow).run_id(attempt), attempt)
 }
 
 /// Opens the sealed inputs, for this run and in this process only.
@@ -252,10 +279,10 @@ async fn start_run(
         priority: workflow.spec.priority,
         created,
     };
-    let reservation = match context.fleet.reserve(&run, &demand) {
+    let reservation = match reserve(scope, workflow, &run, &demand).await? {
         Ok(reservation) => reservation,
-        Err(none) => {
-            let plan = plan_without_head(workflow, start, wait_for(none), clock::now());
+        Err(wait) => {
+            let plan = plan_without_head(workflow, start, wait, clock::now());
             if matches!(plan, Plan::Conclude(_)) {
                 context.fleet.stop_waiting(&uid);
             }
@@ -296,6 +323,30 @@ async fn start_run(
 
 fn timeout(workflow: &MamlWorkflow) -> Duration {
     Duration::from_secs(u64::try_from(workflow.spec.timeout_seconds).unwrap_or(1))
+}
+
+/// A place among others, or a pod of its own, as the workflow asks for; else what it waits for.
+async fn reserve(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    run: &Candidacy,
+    demand: &Demand,
+) -> Result<Result<Reservation, Wait>, CallError> {
+    match demand.isolation {
+        Isolation::Process => Ok(scope.context.fleet.reserve(run, demand).map_err(wait_for)),
+        Isolation::Pod => Ok(match run_pod::prepare(scope, workflow, run, demand).await? {
+            Prepared::Ready(reservation) => Ok(*reservation),
+            Prepared::Waits(wait) => {
+                scope.context.fleet.stop_waiting(&run.uid);
+                Err(wait)
+            }
+            Prepared::Nowhere(none) => {
+                // No place is ever given to it; it is told of new heads.
+                scope.context.fleet.room().wait(run, demand);
+                Err(wait_for(none))
+            }
+        }),
+    }
 }
 
 fn wait_for(none: NoPlace) -> Wait {

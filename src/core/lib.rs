@@ -22,6 +22,7 @@ pub mod receipt;
 pub mod receipt_check;
 pub mod requirements;
 pub mod run;
+pub mod run_pod;
 pub mod sealed;
 pub mod specification;
 pub mod suspicion;

@@ -38,7 +38,7 @@ pub struct NoPlace {
 }
 
 /// Says why no pod took the run.
-pub(crate) fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace {
+pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace {
     let needs = demand.needs();
     let pods: Vec<_> = pods
         .iter()
@@ -266,7 +266,7 @@ mod tests {
         let heads = [
             with_offer("a", |offer| offer.cuda = "12.8".into()),
             with_offer("b", |offer| {
-                (offer.cuda, offer.memory_bytes) = ("12.2".into(), 2 << 30)
+                (offer.cuda, offer.memory_bytes) = ("12.2".into(), 2 << 30);
             }),
         ];
         for (demand, expected) in [

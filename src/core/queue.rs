@@ -1,8 +1,8 @@
 //! Whose turn it is: the order in which the waiting runs of one namespace are given places. No IO, no clock.
 //!
 //! Priority first; among equals the submitter with the fewest runs under way, then the one who was given a place longest
-//! ago; of one submitter's runs the oldest. One place in [`PATIENCE_TURNS`] goes to whoever has waited longest, once that is
-//! more than [`PATIENCE`]: so everybody is served in the end, whoever else keeps coming.
+//! ago; of one submitter's runs the oldest. Of the places of each head, one in [`PATIENCE_TURNS`] goes to whoever has waited
+//! longest, once that is more than [`PATIENCE`]: so everybody is served in the end, whoever else keeps coming.
 //!
 //! Runs of equal demands wait in one lane. A run that no head suits stands in nobody's way: a place is offered to the lanes
 //! that it suits. A turn costs one look at each lane and at each submitter who waits.
@@ -80,7 +80,8 @@ pub struct Queue {
     shares: HashMap<String, Share>,
     /// A submitter who comes now is served in this round; everybody who waits gets one place a round.
     round: u64,
-    turns: u64,
+    /// Places given, by head.
+    turns: HashMap<String, u64>,
 }
 
 /// Some waiting runs of equal demands.
@@ -148,27 +149,37 @@ impl Queue {
         true
     }
 
-    /// The UID of the workflow whose turn it is for a place that suits some demands. A lane's number is never used again, so
-    /// that an answer about it may be remembered.
-    pub fn next(&self, now: Timestamp, mut suits: impl FnMut(u64, &Demand) -> bool) -> Option<&str> {
+    /// The UID of the workflow whose turn it is for a place of a head that suits some demands. A lane's number is never used
+    /// again, so that an answer about it may be remembered.
+    pub fn next(
+        &mut self,
+        head: &str,
+        now: Timestamp,
+        mut suits: impl FnMut(u64, &Demand) -> bool,
+    ) -> Option<String> {
         let lanes = self.lanes.iter();
         let lanes: Vec<_> = lanes
             .filter(|(id, lane)| suits(**id, &lane.demand))
             .map(|(_, lane)| lane)
             .collect();
-        if self.turns % PATIENCE_TURNS == PATIENCE_TURNS - 1 {
-            let oldest = lanes.iter().filter_map(|lane| lane.ages.first()).min()?;
-            if waited(oldest.0, now) > PATIENCE {
-                return Some(&oldest.1);
-            }
-        }
+        let turns = self.turns.get(head).copied().unwrap_or(0);
+        let out_of_turn = (turns % PATIENCE_TURNS == PATIENCE_TURNS - 1)
+            .then(|| impatient(&lanes, now))
+            .flatten();
+        let age = out_of_turn.or_else(|| self.in_turn(&lanes))?;
+        let uid = age.1.clone();
+        self.turns.insert(head.to_owned(), turns + 1);
+        Some(uid)
+    }
+
+    fn in_turn<'a>(&self, lanes: &[&'a Lane]) -> Option<&'a Age> {
         let highest = lanes.iter().filter_map(|lane| lane.levels.keys().next()).min()?;
         let levels = lanes.iter().filter_map(|lane| lane.levels.get(highest));
         levels
             .flatten()
             .filter_map(|(submitter, line)| Some((self.standing(submitter), line.first()?)))
             .min()
-            .map(|(_, age)| age.1.as_str())
+            .map(|(_, age)| age)
     }
 
     /// The lower, the sooner a submitter is served.
@@ -184,7 +195,6 @@ impl Queue {
         self.round = self.round.max(share.next_round);
         share.next_round = self.round + 1;
         share.under_way += 1;
-        self.turns += 1;
     }
 
     /// Notes that a submitter's run gave its place back.
@@ -238,6 +248,12 @@ impl Queue {
     }
 }
 
+/// Who has waited longest, if that is too long.
+fn impatient<'a>(lanes: &[&'a Lane], now: Timestamp) -> Option<&'a Age> {
+    let oldest = lanes.iter().filter_map(|lane| lane.ages.first()).min()?;
+    (waited(oldest.0, now) > PATIENCE).then_some(oldest)
+}
+
 /// For how long a run has waited that was created then.
 pub fn waited(created: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(created)).unwrap_or_default()
@@ -270,7 +286,16 @@ mod tests {
     }
 
     fn give_suiting(queue: &mut Queue, now: i64, suits: impl FnMut(u64, &Demand) -> bool) -> Option<String> {
-        let uid = queue.next(at(now), suits)?.to_owned();
+        give_of(queue, "h", now, suits)
+    }
+
+    fn give_of(
+        queue: &mut Queue,
+        head: &str,
+        now: i64,
+        suits: impl FnMut(u64, &Demand) -> bool,
+    ) -> Option<String> {
+        let uid = queue.next(head, at(now), suits)?;
         let submitter = queue.stands[&uid].submitter.clone();
         queue.leave(&uid);
         queue.begun(&submitter);
@@ -362,6 +387,27 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| give(&mut queue, 10)).collect();
         assert_eq!(order, ["c", "a", "b"]);
         assert!(queue.lanes().next().is_none() && queue.lane_of.is_empty());
+    }
+
+    #[test]
+    fn who_needs_a_rare_place_is_served_in_the_end_whatever_rhythm_the_others_have() {
+        for rhythm in 1..=2 * PATIENCE_TURNS {
+            let mut queue = Queue::default();
+            let mut picky = waiting("picky", "ann", -1000, 0);
+            picky.demand.gpus = 1;
+            queue.wait(picky);
+            let mut served = false;
+            for turn in 0..40 * rhythm {
+                let now = 1000 + i64::try_from(turn).expect("small");
+                queue.wait(waiting(&format!("easy-{turn}"), &format!("s{turn}"), 1000, 5));
+                // Every so many places, one has a GPU.
+                let rare = turn % rhythm == 0;
+                let head = if rare { "gpu" } else { "cpu" };
+                let given = give_of(&mut queue, head, now, |_, demand| rare || demand.gpus == 0);
+                served |= given.as_deref() == Some("picky");
+            }
+            assert!(served, "one place in {rhythm}");
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use api::{MamlWorkflow, names::RunKey, reasons};
+use api::{Isolation, MamlWorkflow, names::RunKey, reasons};
 use crypto::{
     DigestSet, KeyId, Suite, VerifyingKey,
-    attestation::{Attestation, Outcome, RunError},
+    attestation::{Attestation, Outcome, RunError, Unit},
     dsse::Envelope,
     grant::{self, Grant, HeadIdentity, WorkflowRef},
     key_statement::KeyPurpose,
@@ -103,6 +103,7 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
             attester: to.attester.key_id().clone(),
             attester_public_key: to.attester.spki_pem(),
         },
+        isolation: unit(spec.isolation),
         not_before: intent.now,
         expires: intent
             .now
@@ -111,6 +112,13 @@ pub fn build_grant(intent: &Intent<'_>, to: &Destination<'_>) -> Grant {
         timeout_seconds: u32::try_from(spec.timeout_seconds).unwrap_or(1),
         network: false,
         fencing_token: intent.fencing_token,
+    }
+}
+
+fn unit(isolation: Isolation) -> Unit {
+    match isolation {
+        Isolation::Process => Unit::Process,
+        Isolation::Pod => Unit::Pod,
     }
 }
 
@@ -227,6 +235,10 @@ pub fn judge(
         (
             "sealed inputs",
             grant.sealed_inputs == sealed::digest(&workflow.spec),
+        ),
+        (
+            "isolation",
+            grant.isolation == unit(workflow.spec.isolation) && attestation.isolation.unit == grant.isolation,
         ),
         ("outputs", outputs_match),
     ] {

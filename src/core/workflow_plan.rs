@@ -414,7 +414,8 @@ pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now:
     if unwritten && left.is_none() && !quiet.is_zero() {
         return Plan::RestFor(quiet);
     }
-    show(wait, start.status, left.map_or(WOKEN, |left| left.min(WOKEN)))
+    let again = if wait.is_told() { WOKEN } else { LOOK_AGAIN };
+    show(wait, start.status, left.map_or(again, |left| left.min(again)))
 }
 
 fn deadline(observed: Observed<'_>, wait: Wait) -> Plan {

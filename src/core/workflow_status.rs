@@ -39,6 +39,11 @@ impl Wait {
         }
     }
 
+    /// Whether something tells of the end of the wait. Nothing tells when a quota has room again.
+    pub fn is_told(&self) -> bool {
+        !matches!(self.reason, reasons::PODS_REFUSED | reasons::NAME_TAKEN)
+    }
+
     /// `spec.suspend` is set.
     pub fn suspended() -> Self {
         let message = "spec.suspend is true; set it to false to start the run".to_owned();

@@ -132,10 +132,39 @@ pub struct Environment {
     pub languages: Vec<String>,
 }
 
+/// What a run has to itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Unit {
+    /// A sandbox, on a pod that may hold other runs. Payloads say nothing of it.
+    #[default]
+    Process,
+    /// A pod that takes no other run, before or after.
+    Pod,
+}
+
+impl Unit {
+    /// The name as it stands in signed payloads.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Process => "Process",
+            Self::Pod => "Pod",
+        }
+    }
+
+    /// Whether payloads leave it out.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    pub(crate) fn is_process(&self) -> bool {
+        *self == Self::Process
+    }
+}
+
 /// What the run was confined by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Isolation {
+    /// What the run had to itself.
+    #[serde(default, skip_serializing_if = "Unit::is_process")]
+    pub unit: Unit,
     /// Landlock ABI in force; 0 when there was none.
     pub landlock_abi: u32,
     /// Whether a seccomp filter was in force.
@@ -162,7 +191,8 @@ impl Isolation {
         };
         let seccomp = if self.seccomp { "seccomp" } else { "no seccomp" };
         let network = if self.network { "network" } else { "no network" };
-        format!("isolation: {landlock}, {seccomp}, {network}")
+        let unit = self.unit.name();
+        format!("isolation {unit}: {landlock}, {seccomp}, {network}")
     }
 }
 

@@ -1,5 +1,6 @@
 //! Grants: what a head is asked to do, signed before the run. The first of a run's two records.
 
+use crate::attestation::Unit;
 use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
 use crate::json;
@@ -118,6 +119,9 @@ pub struct Grant {
     pub act_as: Option<String>,
     /// Where it may run.
     pub head: HeadIdentity,
+    /// What the run must have to itself.
+    #[serde(default, skip_serializing_if = "Unit::is_process")]
+    pub isolation: Unit,
     /// Not to be started before.
     pub not_before: Timestamp,
     /// Not to be started after.

@@ -4,7 +4,7 @@
 //! vouches for, then a signature that does not hold, and only then what the signed bytes say: nothing inside the
 //! payload is looked at before its signature was found valid.
 
-use crate::attestation::{Attestation, Outcome};
+use crate::attestation::{Attestation, Outcome, Unit};
 use crate::digest::DigestSet;
 use crate::dsse::{self, Envelope};
 use crate::grant::Grant;
@@ -452,8 +452,13 @@ fn check_grant(report: &mut Report, statement: &Statement, trusted: &TrustedKeys
             None => (
                 true,
                 format!(
-                    "granted to head {} (pod {}) under a trusted key",
-                    grant.head.name, grant.head.pod
+                    "granted to head {} (pod {}{}) under a trusted key",
+                    grant.head.name,
+                    grant.head.pod,
+                    match grant.isolation {
+                        Unit::Process => "",
+                        Unit::Pod => ", for this run alone",
+                    }
                 ),
             ),
             Some(field) => (false, format!("the grant's {field} is not the receipt's")),
@@ -555,10 +560,18 @@ fn read_attestation(statement: &Statement, granted: Option<&Granted>) -> Result<
     };
     let granted = granted.ok_or("an attestation without a grant")?;
     let attestation = Attestation::verify(&envelope, &granted.attester).map_err(|error| chain(&error))?;
-    if attestation.grant == DigestSet::of(granted.envelope.payload()) {
+    if attestation.grant != DigestSet::of(granted.envelope.payload()) {
+        return Err("the attestation answers another grant".to_owned());
+    }
+    let (given, asked) = (attestation.isolation.unit, granted.grant.isolation);
+    if given == asked {
         Ok(Some(attestation))
     } else {
-        Err("the attestation answers another grant".to_owned())
+        Err(format!(
+            "the run had isolation {}, and {} was granted",
+            given.name(),
+            asked.name()
+        ))
     }
 }
 
@@ -1024,6 +1037,45 @@ mod tests {
             (report.verdict, report.failure().unwrap().name),
             (Verdict::DigestMismatch, "grant")
         );
+    }
+
+    #[test]
+    fn the_isolation_that_was_granted_is_the_one_that_was_given_and_is_shown() {
+        let with = |asked: Unit, given: Unit| {
+            let mut sample = Sample::success();
+            let mut grant = sample::grant(sample.attester.verifying_key());
+            grant.isolation = asked;
+            let grant = grant.sign(&sample.signing).unwrap();
+            let mut attestation = sample::attestation(grant.payload(), sample::OUTPUTS);
+            attestation.isolation.unit = given;
+            sample.claim.grant = Some(grant);
+            sample.claim.attestation = Some(attestation.sign(&sample.attester).unwrap());
+            sample
+        };
+        for unit in [Unit::Process, Unit::Pod] {
+            let sample = with(unit, unit);
+            assert_eq!(verdict_of(&sample), (Verdict::Valid, ""));
+            let report = resigned(&sample, |_| {});
+            let attested = report
+                .checks
+                .iter()
+                .find(|check| check.name == "attestation")
+                .unwrap();
+            assert!(
+                attested.detail.ends_with(&format!("isolation {}", unit.name())),
+                "{}",
+                attested.detail
+            );
+        }
+        for (asked, given) in [(Unit::Pod, Unit::Process), (Unit::Process, Unit::Pod)] {
+            assert_eq!(
+                verdict_of(&with(asked, given)),
+                (Verdict::DigestMismatch, "attestation")
+            );
+        }
+        // What shares its pod is signed as it ever was.
+        let plain = serde_json::to_value(sample::attestation(b"grant", sample::OUTPUTS)).unwrap();
+        assert_eq!(plain["isolation"].get("unit"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Whether a head runs what it is asked to: every check of a grant, none of them taken on trust from the transport.
 
 use crate::tls::chain;
+use crypto::attestation::Unit;
 use crypto::grant::Grant;
 use crypto::roots::Roots;
 use crypto::seal::Blinding;
@@ -35,6 +36,9 @@ pub enum Refusal {
     /// The grant is for another pod, or another start of this one's agent.
     #[error("the grant is for another head: {0}")]
     OtherHead(&'static str),
+    /// A pod of its own was granted and this is none, or this one is for another run.
+    #[error("the grant asks for isolation {0}, which this pod does not give to that run")]
+    Isolation(&'static str),
     /// A controller that has been replaced.
     #[error("the grant's fencing token {found} is older than {seen}: its controller leads no more")]
     Fenced {
@@ -68,7 +72,9 @@ impl Refusal {
     pub fn status(&self) -> Status {
         let code = match self {
             Self::KeyStatement(_) | Self::Key | Self::Grant(_) | Self::Network => Code::PermissionDenied,
-            Self::OtherHead(_) | Self::Fenced { .. } | Self::NotNow(..) => Code::FailedPrecondition,
+            Self::OtherHead(_) | Self::Isolation(_) | Self::Fenced { .. } | Self::NotNow(..) => {
+                Code::FailedPrecondition
+            }
             Self::Unreadable(..) | Self::Digest(_) | Self::RunId | Self::Document(_) | Self::Inputs => {
                 Code::InvalidArgument
             }
@@ -84,6 +90,8 @@ pub struct Head {
     pub uid: String,
     /// Id of the agent's attestation key.
     pub attester: KeyId,
+    /// The one run that it is there for, if it is for one.
+    pub only_run: Option<String>,
 }
 
 /// A grant that is genuine and for this head. Whether it may begin now is asked by [`Admitted::begin`].
@@ -129,6 +137,11 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
     }
     if !specifications_granted(request, &grant) {
         return Err(Refusal::Digest("set of specifications"));
+    }
+    // A run that is to have a pod to itself gets that, and such a pod takes no other.
+    let alone = (grant.isolation == Unit::Pod).then_some(&grant.run_id);
+    if head.only_run.as_ref() != alone {
+        return Err(Refusal::Isolation(grant.isolation.name()));
     }
     let id = &grant.run_id;
     if id.is_empty() || id.len() > LONGEST_RUN_ID || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {

@@ -98,6 +98,7 @@ impl Agent {
             head: Head {
                 uid: setup.pod_uid,
                 attester: key.verifying_key().key_id().clone(),
+                only_run: setup.machine.only_run.clone(),
             },
             key,
             machine: setup.machine,

@@ -94,6 +94,9 @@ pub struct Arguments {
     /// UID of this pod, as grants name it.
     #[arg(long, env = "CHIMERA_POD_UID")]
     pub pod_uid: String,
+    /// The one run that this pod is there for, by its id: no other is taken.
+    #[arg(long, env = "CHIMERA_ONLY_RUN")]
+    pub only_run: Option<String>,
     /// The interpreter.
     #[arg(long, env = "CHIMERA_PYTHON", default_value = "python3")]
     pub python: OsString,
@@ -162,6 +165,7 @@ impl Arguments {
             machine: Machine {
                 image_digest: image_digest(self.image.as_deref()),
                 devices: visible_devices(self.devices.as_deref()),
+                only_run: self.only_run.clone(),
             },
             journal: true,
         })

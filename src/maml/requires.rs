@@ -207,7 +207,7 @@ fn cuda(requires: &mut Requires, value: &Node, findings: &mut Findings<'_>) {
         .filter(|text| is_version(text) && text.parse::<u32>().is_err());
     match version {
         Some(version) if is_bare_version(&version) || is_specifiers(&version) => {
-            requires.cuda = Some(version)
+            requires.cuda = Some(version);
         }
         Some(_) => not_read("cuda", "a version such as 12.4 or >=12", value, findings),
         None => {}

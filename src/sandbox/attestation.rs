@@ -3,7 +3,7 @@
 use crate::environment::packages_digest;
 use crate::execution::Outcome;
 use crate::workers::Ready;
-use crypto::attestation::{self, Attestation, Environment, Error, GpuSecondsFrom, Isolation};
+use crypto::attestation::{self, Attestation, Environment, Error, GpuSecondsFrom, Isolation, Unit};
 use crypto::{DigestSet, Envelope, SigningKey};
 
 /// What does not change between the runs of one machine.
@@ -13,6 +13,8 @@ pub struct Machine {
     pub image_digest: Option<String>,
     /// UUIDs of the devices that every run sees.
     pub devices: Vec<String>,
+    /// The one run that this machine is there for, if it is for one.
+    pub only_run: Option<String>,
 }
 
 /// The signed account of a run, and what it is about.
@@ -67,6 +69,11 @@ pub fn attest(
             languages: ready.languages.clone(),
         },
         isolation: Isolation {
+            unit: if machine.only_run.as_deref() == Some(run_id) {
+                Unit::Pod
+            } else {
+                Unit::Process
+            },
             landlock_abi: ready.landlock_abi,
             seccomp: ready.confined,
             // Without confinement nothing keeps a run from the network.

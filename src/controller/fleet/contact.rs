@@ -235,7 +235,11 @@ impl Fleet {
             ..before.0
         };
         let changed = quiet != after.0;
-        if changed || (leaving && running.0 > 0 && running.1 == 0) {
+        if let Some(only) = &member.only_for {
+            if changed || offers_otherwise {
+                self.triggers.workflow(&only.workflow);
+            }
+        } else if changed || (leaving && running.0 > 0 && running.1 == 0) {
             self.triggers.head(&member.namespace, &member.head);
         }
         if changed || offers_otherwise {
@@ -316,6 +320,7 @@ mod tests {
             avoided: Vec::new(),
             heartbeat: Duration::from_millis(500),
             failure_threshold: 3,
+            only_for: None,
         }
     }
 

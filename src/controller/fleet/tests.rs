@@ -23,6 +23,7 @@ fn member(pod: &str) -> Member {
         avoided: Vec::new(),
         heartbeat: Duration::from_millis(500),
         failure_threshold: 3,
+        only_for: None,
     }
 }
 
@@ -54,9 +55,19 @@ fn join(fleet: &Fleet, pod: &str) {
 
 /// The pod's agent says that it takes so many runs.
 fn connect(fleet: &Fleet, pod: &str, capacity: u32) {
+    connect_with(fleet, pod, capacity, "2.3.1");
+}
+
+/// The same, with that version of numpy.
+fn connect_with(fleet: &Fleet, pod: &str, capacity: u32, numpy: &str) {
+    hear(fleet, &member(pod), capacity, numpy);
+}
+
+fn hear(fleet: &Fleet, member: &Member, capacity: u32, numpy: &str) {
     let environment = Environment {
         interpreter: "CPython 3.13.5".into(),
         languages: vec!["python".into()],
+        packages: [("numpy".to_owned(), numpy.to_owned())].into(),
         ..Environment::default()
     };
     let key = SigningKey::from_seed(Suite::MlDsa87, &[1; 32]).expect("a key");
@@ -70,7 +81,7 @@ fn connect(fleet: &Fleet, pod: &str, capacity: u32) {
         ..HeadStatus::default()
     };
     fleet
-        .hear(&member(pod), &channel, Some(offer), status)
+        .hear(member, &channel, Some(offer), status)
         .expect("a valid key");
 }
 
@@ -210,6 +221,75 @@ async fn a_head_that_appears_serves_those_who_wait_in_their_order() {
     assert_eq!(first_two, ["high", "low"]);
     fleet.room().look(|queues| assert_eq!(queues["team"].len(), 1));
     assert_eq!(woken.try_recv().expect("what changed is told").name, "middle");
+}
+
+#[tokio::test]
+async fn a_run_that_asks_for_numpy_99_waits_for_that_and_runs_when_a_head_offers_it() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "old");
+    connect(&fleet, "old", 1);
+    let numpy = Demand {
+        packages: vec!["numpy>=99".into()],
+        ..demand()
+    };
+    let early = run("early", "ann", 0, 1);
+    let none = fleet.reserve(&early, &numpy).err().expect("no place");
+    assert!(
+        none.message
+            .contains("the package numpy>=99 (installed is 2.3.1)"),
+        "{}",
+        none.message
+    );
+    join(&fleet, "new");
+    connect_with(&fleet, "new", 1, "99.1");
+    assert_eq!(woken.try_recv().expect("looked at").name, "early");
+    assert_eq!(fleet.reserve(&early, &numpy).expect("a place").member.pod, "new");
+    // A pod whose image is replaced in place offers otherwise too.
+    let later = run("later", "ann", 0, 2);
+    assert!(fleet.reserve(&later, &numpy).is_err());
+    connect_with(&fleet, "old", 1, "99.0");
+    assert_eq!(fleet.reserve(&later, &numpy).expect("a place").member.pod, "old");
+}
+
+#[tokio::test]
+async fn a_pod_that_was_made_for_one_run_is_given_to_that_one_only() {
+    let (fleet, mut woken) = fleet();
+    let alone = Demand {
+        isolation: api::Isolation::Pod,
+        ..demand()
+    };
+    let own = run("own", "ann", 0, 1);
+    assert!(matches!(fleet.reserve_own(&own, &alone), OwnPod::Unknown));
+    join(&fleet, "single");
+    let only = OnlyFor {
+        run_id: own.run_id.clone(),
+        workflow: own.workflow.clone(),
+    };
+    if let Some(entry) = fleet.entries().get_mut("uid-single") {
+        entry.member.only_for = Some(only.clone());
+    }
+    assert!(matches!(fleet.reserve_own(&own, &alone), OwnPod::NotReady(_)));
+    assert!(fleet.reserve(&run("other", "ann", 0, 2), &demand()).is_err());
+    let member = member("single");
+    let member = Member {
+        only_for: Some(only),
+        ..member
+    };
+    hear(&fleet, &member, 1, "2.3.1");
+    assert_eq!(woken.try_recv().expect("looked at").name, "own");
+    assert!(fleet.reserve(&run("other", "ann", 0, 2), &demand()).is_err());
+    let OwnPod::Ready(reservation) = fleet.reserve_own(&own, &alone) else {
+        panic!("it is ready")
+    };
+    assert_eq!(reservation.member.pod, "single");
+    let next_attempt = Candidacy {
+        run_id: "run-own-2".into(),
+        ..own
+    };
+    assert!(matches!(
+        fleet.reserve_own(&next_attempt, &alone),
+        OwnPod::Unknown
+    ));
 }
 
 #[tokio::test]

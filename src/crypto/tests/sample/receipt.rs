@@ -1,7 +1,7 @@
 //! One run with every record of it, for tests and benches: fixed seeds, fixed times, real signatures.
 
 use crypto::attestation::{
-    self, Attestation, BlockResult, BlockState, Environment, Isolation, Outcome, RunError, StreamDigest,
+    self, Attestation, BlockResult, BlockState, Environment, Isolation, Outcome, RunError, StreamDigest, Unit,
 };
 use crypto::grant::{self, Grant, HeadIdentity, WorkflowRef};
 use crypto::receipt::{self, Builder, Claim};
@@ -128,6 +128,7 @@ pub fn grant(attester: &VerifyingKey) -> Grant {
             attester: attester.key_id().clone(),
             attester_public_key: attester.spki_pem(),
         },
+        isolation: Unit::Process,
         not_before: "2026-03-01T12:00:00Z".parse().expect("a constant"),
         expires: "2026-03-01T12:01:00Z".parse().expect("a constant"),
         timeout_seconds: 300,
@@ -173,6 +174,7 @@ pub fn attestation(grant_payload: &[u8], outputs: &[u8]) -> Attestation {
             languages: vec!["python".into()],
         },
         isolation: Isolation {
+            unit: Unit::Process,
             landlock_abi: 6,
             seccomp: true,
             network: false,

@@ -1,7 +1,7 @@
 //! The way of a run: what is refused, what is streamed, what is attested.
 
 use crate::testbed::{Authority, Testbed, connect, document};
-use crypto::attestation::{BlockState, Outcome};
+use crypto::attestation::{BlockState, Outcome, Unit};
 use crypto::root_statement::RootStatement;
 use crypto::seal::Blinding;
 use crypto::{DigestSet, KeyPurpose, KeyStatement, SigningKey, Suite};
@@ -51,6 +51,46 @@ async fn a_granted_document_runs_and_is_attested() {
         std::fs::read_dir(&head.runs).unwrap().next().is_none(),
         "the run's folder remains"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_there_for_one_run_takes_that_one_and_no_other() {
+    let (own, other) = ("a".repeat(32), "b".repeat(32));
+    let head = Testbed::start_with(&["--only-run", &own]).await;
+    let text = document("result = 1");
+    let granted = |run_id: &str, isolation| {
+        let mut grant = head.grant(&text, "{}");
+        (grant.run_id, grant.isolation) = (run_id.to_owned(), isolation);
+        head.request(&grant, &text, "{}")
+    };
+    for (run_id, isolation) in [
+        (&other, Unit::Pod),
+        (&other, Unit::Process),
+        (&own, Unit::Process),
+    ] {
+        let refused = head.send(granted(run_id, isolation)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    }
+    let ran = head
+        .finish(head.send(granted(&own, Unit::Pod)).await.unwrap())
+        .await;
+    assert_eq!(ran.attestation.result, Outcome::Success);
+    assert_eq!(ran.attestation.isolation.unit, Unit::Pod);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_for_many_runs_gives_none_a_pod_of_its_own_and_does_not_say_so() {
+    let head = Testbed::start().await;
+    let text = document("result = 1");
+    let mut grant = head.grant(&text, "{}");
+    grant.isolation = Unit::Pod;
+    let refused = head.send(head.request(&grant, &text, "{}")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    grant.isolation = Unit::Process;
+    let ran = head
+        .finish(head.send(head.request(&grant, &text, "{}")).await.unwrap())
+        .await;
+    assert_eq!(ran.attestation.isolation.unit, Unit::Process);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! One head and its controller's side: keys, certificates, grants, a client.
 
-use crypto::attestation::{Attestation, Outcome};
+use crypto::attestation::{Attestation, Outcome, Unit};
 use crypto::grant::{self, Grant, HeadIdentity, WorkflowRef};
 use crypto::{DigestSet, Envelope, KeyPurpose, KeyStatement, SigningKey, Suite, VerifyingKey};
 use head::agent::Agent;
@@ -242,6 +242,7 @@ impl Testbed {
                 attester: self.attester.key_id().clone(),
                 attester_public_key: self.attester.spki_pem(),
             },
+            isolation: Unit::Process,
             not_before: now,
             expires: now + SignedDuration::from_mins(1),
             timeout_seconds: 30,

@@ -1,0 +1,234 @@
+//! The pod of one run: made from the template of a ChimeraHead for a run that asks for `isolation: Pod`, used once. No IO.
+//!
+//! It belongs to the workflow and goes with it. Its labels are not those by which the pods of a ChimeraHead are found, so it
+//! is no replica and no spare, and nothing that counts or drains those sees it.
+
+use std::collections::BTreeMap;
+
+use api::{ChimeraHead, MamlWorkflow, names};
+use k8s_openapi::{
+    api::{core::v1::Pod, networking::v1::NetworkPolicy},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
+};
+
+use crate::{
+    head_pod::{Template, build_network_policy, build_pod},
+    workflow_plan::Loss,
+};
+
+/// The one run that the agent may take, by its id.
+const ONLY_RUN: &str = "CHIMERA_ONLY_RUN";
+
+/// The name of a run's pod. Nobody else's: the id is a digest of workflow, generation and attempt.
+pub fn run_pod_name(run_id: &str) -> String {
+    format!("chimera-run-{run_id}")
+}
+
+fn labels(head: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([
+        (names::MANAGED_BY_LABEL.to_owned(), names::MANAGED_BY.to_owned()),
+        (names::RUN_OF_LABEL.to_owned(), head.to_owned()),
+    ])
+}
+
+/// Builds the pod: that of the head in everything but its name, its labels, its owner and that it takes one run.
+pub fn build_run_pod(workflow: &MamlWorkflow, head: &ChimeraHead, template: &Template, run_id: &str) -> Pod {
+    let mut pod = build_pod(head, template, 0, 0, false);
+    let mut labels = labels(head.metadata.name.as_deref().unwrap_or_default());
+    labels.insert("app.kubernetes.io/name".into(), "chimera-run".into());
+    labels.insert(names::ROLE_LABEL.into(), head.spec.role.as_str().into());
+    labels.insert(names::RUN_LABEL.into(), run_id.to_owned());
+    pod.metadata = ObjectMeta {
+        name: Some(run_pod_name(run_id)),
+        namespace: workflow.metadata.namespace.clone(),
+        labels: Some(labels),
+        owner_references: owner(workflow),
+        ..ObjectMeta::default()
+    };
+    if let Some(spec) = &mut pod.spec {
+        // An agent that has ended took its run with it: there is nothing to start again.
+        spec.restart_policy = Some("Never".to_owned());
+        // There is no other pod to be spread from.
+        spec.topology_spread_constraints = None;
+        for container in &mut spec.containers {
+            let args = container.args.get_or_insert_default();
+            args.retain(|arg| !arg.starts_with("--workers="));
+            args.push("--workers=1".to_owned());
+            container
+                .env
+                .get_or_insert_default()
+                .push(k8s_openapi::api::core::v1::EnvVar {
+                    name: ONLY_RUN.to_owned(),
+                    value: Some(run_id.to_owned()),
+                    value_from: None,
+                });
+        }
+    }
+    pod
+}
+
+fn owner(workflow: &MamlWorkflow) -> Option<Vec<OwnerReference>> {
+    Some(vec![OwnerReference {
+        api_version: format!("{}/{}", names::GROUP, names::VERSION),
+        kind: "MamlWorkflow".to_owned(),
+        name: workflow.metadata.name.clone()?,
+        uid: workflow.metadata.uid.clone()?,
+        controller: Some(true),
+        block_owner_deletion: None,
+    }])
+}
+
+/// Builds the NetworkPolicy around the run pods of a head: the same as around its own pods.
+pub fn build_run_network_policy(head: &ChimeraHead, template: &Template) -> NetworkPolicy {
+    let name = head.metadata.name.clone().unwrap_or_default();
+    let mut policy = build_network_policy(head, template);
+    policy.metadata.name = Some(names::run_network_policy(&name));
+    policy.metadata.labels = Some(labels(&name));
+    if let Some(spec) = &mut policy.spec {
+        spec.pod_selector = Some(LabelSelector {
+            match_labels: Some(labels(&name)),
+            ..LabelSelector::default()
+        });
+    }
+    policy
+}
+
+/// What is known of a pod that was made for a run of a workflow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunPod {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// The run that it is for.
+    pub run_id: String,
+    /// Being deleted.
+    pub deleting: bool,
+    /// Ended by itself, was evicted or refused by its node; why.
+    pub failed: Option<String>,
+}
+
+/// The pods that serve no purpose any more: of all but the run that is wanted, if one is.
+pub fn superfluous<'a>(pods: &'a [RunPod], wanted: Option<&str>) -> impl Iterator<Item = &'a RunPod> {
+    pods.iter()
+        .filter(move |pod| !pod.deleting && Some(pod.run_id.as_str()) != wanted)
+}
+
+/// The loss of an attempt whose pod failed before it could be asked for the run. One that somebody deletes is made anew.
+pub fn lost(pods: &[RunPod], run_id: &str, attempt: i32) -> Option<Loss> {
+    let pod = pods.iter().find(|pod| pod.run_id == run_id && !pod.deleting)?;
+    let why = pod.failed.as_deref()?;
+    Some(Loss {
+        attempt,
+        reason: api::reasons::POD_FAILED,
+        message: format!(
+            "pod {}, made for this run, failed before it began: {why}",
+            pod.name
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head() -> ChimeraHead {
+        let spec = serde_json::json!({
+            "role": "quantum", "spares": 2, "workers": {"warm": 8, "preload": ["numpy"]},
+            "gpu": {"count": 1, "runtimeClassName": "gvisor"},
+            "topologySpread": [{"maxSkew": 1, "topologyKey": "zone"}],
+        });
+        let mut head = ChimeraHead::new("q", serde_json::from_value(spec).expect("a spec"));
+        head.metadata.namespace = Some("team".into());
+        head.metadata.uid = Some("head-uid".into());
+        head
+    }
+
+    fn workflow() -> MamlWorkflow {
+        let mut workflow = MamlWorkflow::new("w", api::MamlWorkflowSpec::default());
+        workflow.metadata.namespace = Some("team".into());
+        workflow.metadata.uid = Some("workflow-uid".into());
+        workflow
+    }
+
+    fn template() -> Template {
+        Template {
+            default_image: "localhost/head:1".into(),
+            allowed_images: Vec::new(),
+            operator_namespace: "chimera-system".into(),
+        }
+    }
+
+    #[test]
+    fn a_run_pod_is_the_heads_own_in_all_that_keeps_it_safe() {
+        let of_head = build_pod(&head(), &template(), 0, 0, false).spec.expect("a spec");
+        let of_run = build_run_pod(&workflow(), &head(), &template(), "abc")
+            .spec
+            .expect("a spec");
+        assert_eq!(of_run.security_context, of_head.security_context);
+        assert_eq!(of_run.runtime_class_name.as_deref(), Some("gvisor"));
+        assert_eq!(of_run.automount_service_account_token, Some(false));
+        assert_eq!(of_run.volumes, of_head.volumes);
+        let (run, head) = (&of_run.containers[0], &of_head.containers[0]);
+        assert_eq!(run.security_context, head.security_context);
+        assert_eq!((&run.image, &run.resources), (&head.image, &head.resources));
+        let args = run.args.as_ref().expect("arguments");
+        assert!(args.contains(&"--workers=1".to_owned()) && args.contains(&"--preload=numpy".to_owned()));
+        let env = run.env.as_ref().expect("an environment");
+        let only = env.iter().find(|one| one.name == ONLY_RUN);
+        assert_eq!(only.and_then(|only| only.value.as_deref()), Some("abc"));
+        assert_eq!(of_run.restart_policy.as_deref(), Some("Never"));
+    }
+
+    #[test]
+    fn a_run_pod_belongs_to_its_workflow_and_is_found_by_no_head() {
+        let pod = build_run_pod(&workflow(), &head(), &template(), "abc");
+        let owners = pod.metadata.owner_references.expect("an owner");
+        assert_eq!((owners.len(), owners[0].uid.as_str()), (1, "workflow-uid"));
+        let labels = pod.metadata.labels.expect("labels");
+        for label in crate::head_pod::selector_labels("q") {
+            if label.0 != names::MANAGED_BY_LABEL {
+                assert_ne!(labels.get(&label.0), Some(&label.1));
+            }
+        }
+        let policy = build_run_network_policy(&head(), &template());
+        assert_ne!(
+            policy.metadata.name,
+            build_network_policy(&head(), &template()).metadata.name
+        );
+        let selector = policy.spec.expect("a spec").pod_selector.expect("a selector");
+        for (key, value) in selector.match_labels.expect("labels") {
+            assert_eq!(labels.get(&key), Some(&value), "the policy is around the pod");
+        }
+    }
+
+    #[test]
+    fn pods_of_other_runs_serve_no_purpose_and_a_failed_one_is_a_lost_attempt() {
+        let pod = |run_id: &str, deleting, failed: Option<&str>| RunPod {
+            name: run_pod_name(run_id),
+            uid: run_id.to_owned(),
+            run_id: run_id.to_owned(),
+            deleting,
+            failed: failed.map(ToOwned::to_owned),
+        };
+        let pods = [
+            pod("old", false, None),
+            pod("going", true, None),
+            pod("now", false, None),
+        ];
+        let names = |wanted| {
+            superfluous(&pods, wanted)
+                .map(|pod| pod.uid.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(Some("now")), ["old"]);
+        assert_eq!(names(None), ["old", "now"]);
+        assert_eq!(lost(&pods, "now", 1), None);
+        assert_eq!(lost(&pods, "none yet", 1), None);
+        let stopped = [pod("now", true, Some("the pod ended: Failed"))];
+        assert_eq!(lost(&stopped, "now", 1), None, "it was told to end");
+        let loss = lost(&[pod("now", false, Some("Evicted"))], "now", 3).expect("lost");
+        assert_eq!((loss.attempt, loss.reason), (3, api::reasons::POD_FAILED));
+        assert!(loss.message.contains("Evicted"), "{}", loss.message);
+    }
+}
