@@ -165,6 +165,10 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
         tracing::info!(head = %head.name_any(), pod = removal.name, reason = removal.reason, "removing a pod");
         context.fleet.retire(&removal.uid);
         delete(&pods, &removal.name, &removal.uid).await?;
+        if removal.reason == reasons::DRAINED {
+            let note = format!("pod {} had no more runs and was removed", removal.name);
+            context.events.normal(head, reasons::DRAINED, note);
+        }
     }
     if !(duties.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
         scope.refused_pods.note(&uid, refused);

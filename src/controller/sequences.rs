@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::{KeyRotationPolicy, MamlWorkflow, names};
+use api::{ChimeraHead, KeyRotationPolicy, MamlWorkflow, names};
 use crypto::{
     Envelope,
     kem::{DecapsulationKey, EncapsulationKey},
@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     context::Context,
+    head,
     keys::rotation,
     recorded_server::Server,
     test_context::{context, scope},
@@ -185,6 +186,45 @@ async fn secrets_of_the_operator_never_reach_logs_through_debug() {
         "{status}"
     );
     assert_eq!(names::key_secret("signing"), "chimera-keys-signing");
+}
+
+#[tokio::test]
+async fn a_heads_pods_are_made_after_the_policies_around_them_and_before_its_status() {
+    const HEAD: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/team/chimeraheads/q";
+    let server = Arc::new(Server::default());
+    let context = context(&server.client());
+    settle_keys(&server, &context).await;
+    let head = json!({
+        "apiVersion": "chimera.dunes.io/v1alpha1", "kind": "ChimeraHead",
+        "metadata": {"name": "q", "namespace": "team", "generation": 1},
+        "spec": {"role": "quantum", "replicas": 1, "spares": 1},
+    });
+    server.put(HEAD, &head);
+    server.writes();
+    let stored: ChimeraHead = serde_json::from_value(server.get(HEAD).expect("put above")).expect("a head");
+    head::reconcile(Arc::new(stored), scope(context))
+        .await
+        .expect("reconciled");
+    assert_eq!(
+        server.writes(),
+        [
+            "PATCH /api/v1/namespaces/team/secrets/chimera-head-identity",
+            "PATCH /apis/networking.k8s.io/v1/namespaces/team/networkpolicies/chimera-head-q",
+            "PATCH /apis/policy/v1/namespaces/team/poddisruptionbudgets/chimera-head-q",
+            "POST /api/v1/namespaces/team/pods",
+            "POST /api/v1/namespaces/team/pods",
+            &format!("PATCH {HEAD}/status"),
+        ]
+    );
+    let owner =
+        |path: &str| server.get(path).expect("written")["metadata"]["ownerReferences"][0]["kind"].clone();
+    for path in [
+        "/apis/policy/v1/namespaces/team/poddisruptionbudgets/chimera-head-q",
+        "/api/v1/namespaces/team/pods/q-0-0",
+        "/api/v1/namespaces/team/pods/q-1-0",
+    ] {
+        assert_eq!(owner(path), "ChimeraHead", "{path}");
+    }
 }
 
 const SEALING_POLICY: &str = "/apis/chimera.dunes.io/v1alpha1/namespaces/ops/keyrotationpolicies/sealing";
