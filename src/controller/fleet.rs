@@ -18,7 +18,7 @@ use controller_core::{
     demand::Demand,
     head_plan::Lost,
     no_place::{NoPlace, no_place},
-    placement::{Group, HeadView, Offer, is_free, meets, place, suits},
+    placement::{Group, HeadView, Offer, choose, is_free, meets, suits},
 };
 use crypto::VerifyingKey;
 use head_proto::{Environment, HeadStatus};
@@ -333,16 +333,12 @@ impl Fleet {
             .filter(|entry| is_shared(entry))
             .map(view)
             .collect();
-        let groups = self.known_groups();
-        let pod_uid = match place(&pods, &groups, demand) {
-            Ok(pod_uid) => pod_uid,
-            Err(none) => {
-                self.room.wait(run, demand);
-                return Err(none);
-            }
+        let Some(pod_uid) = choose(&pods, demand) else {
+            self.room.wait(run, demand);
+            return Err(no_place(&pods, &self.known_groups(), demand));
         };
         let entry = entries
-            .get_mut(&pod_uid)
+            .get_mut(pod_uid)
             .expect("placement chooses among the entries");
         let link = entry.link.clone().expect("only a connected head is ready");
         entry.reserved.insert(run.run_id.clone());

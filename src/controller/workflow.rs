@@ -65,10 +65,12 @@ pub enum WorkflowError {
 pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result<Action, WorkflowError> {
     let run_pods = run_pod::observe(&scope, &workflow);
     let observed = observe(&scope, &workflow, &run_pods).await?;
-    let status = observed.status.clone();
+    let status = (!run_pods.is_empty()).then(|| observed.status.clone());
     let plan = plan(observed);
-    let wanted = run_pod::wanted(&workflow, &status, &plan);
-    run_pod::remove_superfluous(&scope, &workflow, &run_pods, wanted.as_deref()).await?;
+    if let Some(status) = status {
+        let wanted = run_pod::wanted(&workflow, &status, &plan);
+        run_pod::remove_superfluous(&scope, &workflow, &run_pods, wanted.as_deref()).await?;
+    }
     if !matches!(plan, Plan::Start(_)) {
         scope
             .context

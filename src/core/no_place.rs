@@ -37,7 +37,7 @@ pub struct NoPlace {
     pub candidates: Vec<Candidate>,
 }
 
-/// Says why no pod took the run.
+/// Says why none of these pods takes the run.
 pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace {
     let needs = demand.needs();
     let pods: Vec<_> = pods
@@ -243,8 +243,8 @@ mod tests {
 
     use super::*;
     use crate::placement::{
-        Offer, place,
-        tests::{demand, head, offer},
+        Offer,
+        tests::{demand, head, offer, place},
     };
 
     fn refused(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace {

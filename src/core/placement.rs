@@ -5,10 +5,7 @@ use std::sync::Arc;
 
 use api::{Isolation, Role};
 
-use crate::{
-    demand::Demand,
-    no_place::{NoPlace, no_place},
-};
+use crate::demand::Demand;
 
 /// What is known of one head pod.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,20 +76,15 @@ pub fn suits(head: &HeadView, demand: &Demand) -> bool {
 }
 
 /// Chooses the least loaded ready pod that suits, the first by name among equals; gives its UID.
-pub fn place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> Result<String, NoPlace> {
-    let free = pods
-        .iter()
-        .filter(|pod| is_free(pod) && suits(pod, demand))
-        // Load as a fraction, compared without division: running / capacity.
-        .min_by(|a, b| {
-            let left = u64::from(a.running) * u64::from(b.capacity);
-            let right = u64::from(b.running) * u64::from(a.capacity);
-            left.cmp(&right).then_with(|| a.pod.cmp(&b.pod))
-        });
-    match free {
-        Some(pod) => Ok(pod.pod_uid.clone()),
-        None => Err(no_place(pods, groups, demand)),
-    }
+pub fn choose<'a>(pods: &'a [HeadView], demand: &Demand) -> Option<&'a str> {
+    let free = pods.iter().filter(|pod| is_free(pod) && suits(pod, demand));
+    // Load as a fraction, compared without division: running / capacity.
+    let least = free.min_by(|a, b| {
+        let left = u64::from(a.running) * u64::from(b.capacity);
+        let right = u64::from(b.running) * u64::from(a.capacity);
+        left.cmp(&right).then_with(|| a.pod.cmp(&b.pod))
+    });
+    least.map(|pod| pod.pod_uid.as_str())
 }
 
 /// Whether the pod can take one more run.
@@ -103,7 +95,7 @@ pub fn is_free(pod: &HeadView) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::no_place::Why;
+    use crate::no_place::{NoPlace, Why, no_place};
 
     pub fn offer(languages: &[&str], packages: &[(&str, &str)]) -> Arc<Offer> {
         let packages = packages
@@ -151,6 +143,12 @@ pub(crate) mod tests {
             qubits: None,
             isolation: api::Isolation::Process,
         }
+    }
+
+    /// As the controller asks.
+    pub fn place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> Result<String, NoPlace> {
+        let chosen = choose(pods, demand).map(ToOwned::to_owned);
+        chosen.ok_or_else(|| no_place(pods, groups, demand))
     }
 
     fn why(heads: &[HeadView], demand: &Demand) -> Why {
