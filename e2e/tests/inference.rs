@@ -1,7 +1,5 @@
 //! The hybrid document, on a head whose image has PyTorch: run, signed, and verified away from the cluster.
 
-#![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
-
 use api::{MamlWorkflow, Role, names};
 use e2e::{cli::chimera_offline, cluster, heads, in_namespace, runs, samples};
 use k8s_openapi::api::core::v1::ConfigMap;

@@ -150,6 +150,7 @@ async fn build_context(
         template: Template {
             default_image: settings.default_head_image.clone(),
             allowed_images: settings.allowed_head_images.clone(),
+            isolation: settings.head_isolation.clone(),
             operator_namespace: settings.namespace.clone(),
         },
         client,

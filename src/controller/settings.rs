@@ -38,6 +38,10 @@ pub struct Settings {
     #[arg(long, value_delimiter = ',')]
     pub allowed_head_images: Vec<String>,
 
+    /// What keeps runs from everything else: a kernel that lacks it gives no ready head.
+    #[arg(long, default_value = "full", value_parser = ["full", "files", "limits"])]
+    pub head_isolation: String,
+
     /// The KeyRotationPolicy that signs where a workflow names none.
     #[arg(long, default_value = "signing")]
     pub signing_policy: String,

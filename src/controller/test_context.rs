@@ -66,6 +66,7 @@ pub fn process(
         template: Template {
             default_image: "localhost/head:1".to_owned(),
             allowed_images: Vec::new(),
+            isolation: "full".into(),
             operator_namespace: "ops".to_owned(),
         },
         identities: Identities::default(),

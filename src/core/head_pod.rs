@@ -51,6 +51,8 @@ pub struct Template {
     pub default_image: String,
     /// Images that may be named, as [`head_image`](crate::head_image) reads them.
     pub allowed_images: Vec<String>,
+    /// What keeps runs from everything else, as `chimera-head --isolation` names it.
+    pub isolation: String,
     /// Namespace of the operator, whose pods alone may connect.
     pub operator_namespace: String,
 }
@@ -95,7 +97,7 @@ pub fn pod_name(head: &str, slot: i32, incarnation: u32) -> String {
 /// A digest of everything in the pod that follows from the head's spec and the operator's settings.
 pub fn template_hash(head: &ChimeraHead, template: &Template) -> String {
     let image = template.image(&head.spec).unwrap_or_default();
-    let spec = build_pod_spec(head, image);
+    let spec = build_pod_spec(head, image, &template.isolation);
     let json = serde_json::to_vec(&spec).expect("a pod spec serialises");
     hex::encode(&Sha256::digest(json)[..5])
 }
@@ -122,7 +124,7 @@ pub fn build_pod(head: &ChimeraHead, template: &Template, slot: i32, incarnation
             owner_references: owner(head),
             ..ObjectMeta::default()
         },
-        spec: Some(build_pod_spec(head, image)),
+        spec: Some(build_pod_spec(head, image, &template.isolation)),
         status: None,
     }
 }
@@ -139,7 +141,7 @@ pub(crate) fn owner(head: &ChimeraHead) -> Option<Vec<OwnerReference>> {
     }])
 }
 
-fn build_pod_spec(head: &ChimeraHead, image: &str) -> PodSpec {
+fn build_pod_spec(head: &ChimeraHead, image: &str, isolation: &str) -> PodSpec {
     let spec = &head.spec;
     PodSpec {
         automount_service_account_token: Some(false),
@@ -153,7 +155,7 @@ fn build_pod_spec(head: &ChimeraHead, image: &str) -> PodSpec {
             seccomp_profile: Some(runtime_default()),
             ..PodSecurityContext::default()
         }),
-        containers: vec![build_container(head, image)],
+        containers: vec![build_container(head, image, isolation)],
         volumes: Some(vec![
             Volume {
                 name: "identity".into(),
@@ -196,7 +198,7 @@ pub fn runtime_class(spec: &ChimeraHeadSpec) -> Option<&str> {
     spec.runtime_class_name.as_deref().or(of_gpu)
 }
 
-fn build_container(head: &ChimeraHead, image: &str) -> Container {
+fn build_container(head: &ChimeraHead, image: &str, isolation: &str) -> Container {
     let spec = &head.spec;
     let mut args = vec![
         format!("--workers={}", spec.workers.warm),
@@ -213,7 +215,7 @@ fn build_container(head: &ChimeraHead, image: &str) -> Container {
         image: Some(image.to_owned()),
         image_pull_policy: Some("IfNotPresent".into()),
         args: Some(args),
-        env: Some(build_environment(head, image)),
+        env: Some(build_environment(head, image, isolation)),
         ports: Some(vec![
             port("grpc", names::HEAD_PORT),
             port("health", names::HEAD_HEALTH_PORT),
@@ -283,7 +285,7 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
     }
 }
 
-fn build_environment(head: &ChimeraHead, image: &str) -> Vec<EnvVar> {
+fn build_environment(head: &ChimeraHead, image: &str, isolation: &str) -> Vec<EnvVar> {
     let field = |name: &str, path: &str| EnvVar {
         name: name.into(),
         value_from: Some(EnvVarSource {
@@ -308,6 +310,12 @@ fn build_environment(head: &ChimeraHead, image: &str) -> Vec<EnvVar> {
         literal("CHIMERA_HEAD", head.metadata.name.as_deref().unwrap_or_default()),
         literal("CHIMERA_ROLE", head.spec.role.as_str()),
         literal("CHIMERA_IMAGE", image),
+        // Variables, because an older agent passes over those that it does not know.
+        literal("CHIMERA_ISOLATION", isolation),
+        literal(
+            "CHIMERA_CANARY_SECONDS",
+            &head.spec.health.canary_seconds.to_string(),
+        ),
     ]
 }
 
@@ -444,6 +452,7 @@ mod tests {
         Template {
             default_image: "localhost/head:1".into(),
             allowed_images: vec!["registry.example/heads/*".into(), "other@sha256:1".into()],
+            isolation: "full".into(),
             operator_namespace: "chimera-system".into(),
         }
     }

@@ -155,6 +155,7 @@ mod tests {
         Template {
             default_image: "localhost/head:1".into(),
             allowed_images: Vec::new(),
+            isolation: "full".into(),
             operator_namespace: "chimera-system".into(),
         }
     }

@@ -80,7 +80,7 @@ pub struct Arguments {
     #[arg(long, env = "CHIMERA_ISOLATION", value_enum, default_value_t)]
     pub isolation: Isolation,
     /// Time between two computations with a known answer while the head is idle, in seconds.
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, env = "CHIMERA_CANARY_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     pub canary_seconds: u64,
     /// Time that runs have to finish after SIGTERM, in seconds.
     #[arg(long, default_value_t = 25)]

@@ -235,7 +235,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let held = fs::File::create(&path).unwrap();
-        io::Write::write_all(&mut &held, &[1; 1 << 20]).unwrap();
+        io::Write::write_all(&mut &held, &vec![1; 1 << 20]).unwrap();
         held.sync_all().unwrap();
         fs::remove_file(&path).unwrap();
         let mut deleted = Deleted::of(folder.path());

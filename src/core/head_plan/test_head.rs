@@ -21,6 +21,7 @@ pub fn template() -> Template {
     Template {
         default_image: "localhost/head:1".into(),
         allowed_images: Vec::new(),
+        isolation: "full".into(),
         operator_namespace: "chimera-system".into(),
     }
 }

@@ -47,7 +47,8 @@ impl Worker {
     }
 }
 
-type Told = (u64, Result<(u64, u64), String>);
+/// The token of a worker, and the memory that it found or why it is of no use.
+pub(super) type Told = (u64, Result<(u64, u64), String>);
 
 /// Workers with CUDA initialised, and the runs that wait for one.
 pub(super) struct Pool {

@@ -1,6 +1,6 @@
 //! One zygote process, from its start to its end: spoken to, listened to, and watched.
 
-use super::pool::Pool;
+use super::pool::{Pool, Told};
 use super::wire::{Account, FromZygote, PACKET, ToZygote, Wire};
 use super::{Begin, Configuration, Ending, Known, Ready, Warmth};
 use crate::folder::{Folders, remove_tree};
@@ -356,7 +356,7 @@ impl Session {
     }
 
     /// Takes what a worker has told after its warm-up. True when it is the first.
-    async fn warmed(&mut self, told: Option<(u64, Result<(u64, u64), String>)>) -> Result<bool, Over> {
+    async fn warmed(&mut self, told: Option<Told>) -> Result<bool, Over> {
         let (Some(pool), Some((token, told))) = (&mut self.pool, told) else {
             return Ok(false);
         };

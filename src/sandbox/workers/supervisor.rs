@@ -221,7 +221,12 @@ impl Supervisor {
             self.active = None;
             self.fault.get_or_insert(Fault::now(Cause::WorkerLost, cause));
             self.promote();
-            self.postpone();
+            if self.active.is_some() {
+                // However often it happens: without the next one standing by, the next fault would be noticed.
+                self.next_start = Instant::now() + FIRST_BACKOFF;
+            } else {
+                self.postpone();
+            }
         } else if self.coming.take_if(|coming| coming.number == number).is_some() {
             self.down(cause);
         } else if self
