@@ -72,6 +72,12 @@ fn threads(pid: &str, group: i32) -> Option<u64> {
     threads_in_group(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, group)
 }
 
+/// Whether a process is one still: one that ends loses its memory first, then its open files.
+fn has_memory(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.contains("\nVmSize:")
+}
+
 /// Files of a folder that are in no folder any more, but open or mapped: they take room until the last process lets go.
 struct Deleted<'a> {
     folder: &'a Path,
@@ -99,7 +105,8 @@ impl<'a> Deleted<'a> {
         let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
             Ok(entries) => entries,
             Err(error) => {
-                self.hidden |= error.kind() == io::ErrorKind::PermissionDenied;
+                // The kernel gives what is left of a process that ends to root.
+                self.hidden |= error.kind() == io::ErrorKind::PermissionDenied && has_memory(pid);
                 return;
             }
         };
@@ -228,6 +235,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let own = of_group(group, 0, folder.path()).unwrap();
         assert!(own.tasks >= 1 && own.memory > 0, "{own:?}");
+    }
+
+    #[test]
+    fn what_is_left_of_a_process_that_has_ended_hides_nothing() {
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&ended);
+        let nothing_yet = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), nothing_yet).unwrap();
+        assert!(!has_memory(&pid.as_raw_nonzero().to_string()));
+        assert!(has_memory("self"));
+        ended.wait().unwrap();
     }
 
     #[test]

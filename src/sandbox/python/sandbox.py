@@ -226,6 +226,9 @@ def begin_ahead(cpu_seconds: int) -> None:
 
 def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> int:
     """A session, descriptors, a folder and an environment of its own. Gives landlock's ruleset."""
+    # The agent has to see which deleted files a run holds open, from when it is one. Other runs are kept out by landlock, and
+    # what the zygote holds is no secret.
+    prctl(PR_SET_DUMPABLE, 1)
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -240,9 +243,6 @@ def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> i
         os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, 1 << 20)
-    # The agent has to see which deleted files a run holds open. Other runs are kept out by landlock, and what the zygote
-    # holds is no secret.
-    prctl(PR_SET_DUMPABLE, 1)
     # Whoever has to end a run that takes all of the processor comes before it.
     os.nice(10)
     os.umask(0o077)
