@@ -29,11 +29,11 @@ struct Arguments {
     /// Documents that are created one after another, each when the one before is signed.
     #[arg(long, default_value_t = 100)]
     sequential: usize,
-    /// Documents that are created at once.
-    #[arg(long, default_value_t = 200)]
-    burst: usize,
+    /// Documents that are created at once; several numbers are measured one after another.
+    #[arg(long, value_delimiter = ',', default_values_t = [200, 1000])]
+    burst: Vec<usize>,
     /// Pods of the head.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 4)]
     replicas: i32,
     /// Runs that each pod takes at once.
     #[arg(long, default_value_t = 4)]
@@ -67,7 +67,7 @@ struct Report {
     replicas: i32,
     workers: i32,
     sequential: Load,
-    burst: Load,
+    bursts: Vec<Load>,
     usage: Vec<Usage>,
     regeneration: Vec<Away>,
     storm: Option<Storm>,
@@ -135,7 +135,10 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
     let before = usage::cpu(&space.client, &consumers).await;
     let mut signed = Signed::watch(space).await;
     let sequential = load(signed.one_after_another(space, arguments.sequential).await);
-    let burst = load(signed.at_once(space, arguments.burst).await);
+    let mut bursts = Vec::new();
+    for &count in &arguments.burst {
+        bursts.push(load(signed.at_once(space, count).await));
+    }
     let usage = usage::since(&space.client, &consumers, &before).await;
     heads::remove(space, "bench").await;
     let local = cluster::is_local();
@@ -154,7 +157,7 @@ async fn measure(space: &Namespace, arguments: &Arguments) -> Report {
         replicas: arguments.replicas,
         workers: arguments.workers,
         sequential,
-        burst,
+        bursts,
         usage,
         regeneration,
         storm,
@@ -171,6 +174,7 @@ async fn consumers(space: &Namespace) -> Vec<Consumer> {
         "controller",
         &cluster::operator_pod(&space.client).await,
     )];
+    consumers.push(Consumer::api_server());
     let heads = heads::pods(space, "bench").await;
     consumers.extend(heads.iter().map(|pod| Consumer::new("head", pod)));
     consumers
@@ -209,10 +213,8 @@ fn text(report: &Report) -> String {
         "{} head pods, {} runs at once each\n",
         report.replicas, report.workers
     );
-    for (title, load) in [
-        ("one after another", &report.sequential),
-        ("at once", &report.burst),
-    ] {
+    let bursts = report.bursts.iter().map(|load| ("at once", load));
+    for (title, load) in std::iter::once(("one after another", &report.sequential)).chain(bursts) {
         let _ = write!(
             text,
             "\n{} documents {title}: {:.1} runs/s, {} failed\n{:32}{:>9}{:>9}{:>9}\n",

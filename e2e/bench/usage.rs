@@ -1,4 +1,4 @@
-//! CPU and memory of the operator and of heads: from this machine's own books where the cluster runs here, else from the
+//! CPU and memory of the operator, of heads and of the API server. The API server tells by itself; of the others: from this machine's own books where the cluster runs here, else from the
 //! kubelet's summary, which is some seconds old and knows no peaks.
 
 use e2e::{cluster, processes};
@@ -6,18 +6,18 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 
-/// A pod whose consumption is measured.
+/// Whose consumption is measured.
 pub struct Consumer {
     name: String,
-    uid: String,
-    node: String,
+    /// The pod's UID and node. The API server has none.
+    pod: Option<(String, String)>,
 }
 
 /// What one consumer used.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// `controller`, or `head` with the pod's name.
+    /// `controller` or `head` with the name of the pod, or `API server`.
     pub name: String,
     /// CPU seconds of all its processes while the load lasted.
     pub cpu_seconds: Option<f64>,
@@ -32,8 +32,15 @@ impl Consumer {
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         Self {
             name: format!("{what} {}", pod.name_any()),
-            uid: pod.uid().unwrap_or_default(),
-            node: node.unwrap_or_default(),
+            pod: Some((pod.uid().unwrap_or_default(), node.unwrap_or_default())),
+        }
+    }
+
+    /// The API server.
+    pub fn api_server() -> Self {
+        Self {
+            name: "API server".to_owned(),
+            pod: None,
         }
     }
 
@@ -68,8 +75,11 @@ pub async fn since(client: &Client, consumers: &[Consumer], before: &[Option<f64
 
 #[expect(clippy::cast_precision_loss, reason = "figures for a person to read")]
 async fn now(client: &Client, consumer: &Consumer) -> (Option<f64>, Option<f64>) {
+    let Some((uid, node)) = &consumer.pod else {
+        return of_api_server(client).await;
+    };
     if cluster::is_local() {
-        let Some(&process) = processes::of_pod(&consumer.uid).first() else {
+        let Some(&process) = processes::of_pod(uid).first() else {
             return (None, None);
         };
         let peak = if consumer.is_operator() {
@@ -82,7 +92,7 @@ async fn now(client: &Client, consumer: &Consumer) -> (Option<f64>, Option<f64>)
             peak.map(|bytes| bytes as f64 / f64::from(1 << 20)),
         );
     }
-    let Some(pod) = summary(client, consumer).await else {
+    let Some(pod) = summary(client, uid, node).await else {
         return (None, None);
     };
     let cpu = pod.cpu.usage_core_nano_seconds.map(|nanos| nanos as f64 / 1e9);
@@ -91,6 +101,23 @@ async fn now(client: &Client, consumer: &Consumer) -> (Option<f64>, Option<f64>)
         pod.memory
             .working_set_bytes
             .map(|bytes| bytes as f64 / f64::from(1 << 20)),
+    )
+}
+
+/// From its own metrics: the memory is what it holds now.
+async fn of_api_server(client: &Client) -> (Option<f64>, Option<f64>) {
+    let request = http::Request::get("/metrics").body(Vec::new()).ok();
+    let metrics = match request {
+        Some(request) => client.request_text(request).await.unwrap_or_default(),
+        None => String::new(),
+    };
+    let value = |name: &str| -> Option<f64> {
+        let mut lines = metrics.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    (
+        value("process_cpu_seconds_total "),
+        value("process_resident_memory_bytes ").map(|bytes| bytes / f64::from(1 << 20)),
     )
 }
 
@@ -126,12 +153,9 @@ struct MemoryStats {
     working_set_bytes: Option<u64>,
 }
 
-async fn summary(client: &Client, consumer: &Consumer) -> Option<PodStats> {
-    let url = format!("/api/v1/nodes/{}/proxy/stats/summary", consumer.node);
+async fn summary(client: &Client, uid: &str, node: &str) -> Option<PodStats> {
+    let url = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     let request = http::Request::get(url).body(Vec::new()).ok()?;
     let summary: Summary = client.request(request).await.ok()?;
-    summary
-        .pods
-        .into_iter()
-        .find(|pod| pod.pod_ref.uid == consumer.uid)
+    summary.pods.into_iter().find(|pod| pod.pod_ref.uid == uid)
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
 
 use api::{ChimeraHead, condition::SCHEDULED, maml_workflow::CandidateState, reasons};
-use e2e::{Namespace, documents, external_metrics, heads, in_namespace, runs, wait};
+use e2e::{Namespace, cluster, documents, external_metrics, heads, in_namespace, runs, wait};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::{
     ResourceExt as _,
@@ -79,10 +79,11 @@ async fn the_horizontal_pod_autoscaler_scales_a_head_up_for_those_who_wait_and_d
         heads::start(space, head).await;
         external_metrics::while_served(space, async || {
             space.create_object(&autoscaler("elastic")).await;
-            // One place and three runs, which last longer than the autoscaler takes to look.
+            // One place and three runs, which last longer than the autoscaler takes to look: every 15 s unless told otherwise.
+            let seconds = if cluster::is_local() { 10 } else { 45 };
             let names = ["one", "two", "three"];
             for name in names {
-                let workflow = runs::workflow(name, documents::lasting(45));
+                let workflow = runs::workflow(name, documents::lasting(seconds));
                 space.create_object(&workflow).await;
             }
             let grown = wait::until(&space.api::<ChimeraHead>(), "elastic", "two pods serve", |head| {

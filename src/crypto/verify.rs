@@ -1062,7 +1062,9 @@ mod tests {
                 .find(|check| check.name == "attestation")
                 .unwrap();
             assert!(
-                attested.detail.ends_with(&format!("isolation {}", unit.name())),
+                attested
+                    .detail
+                    .contains(&format!("; isolation {}: landlock ", unit.name())),
                 "{}",
                 attested.detail
             );
