@@ -16,7 +16,7 @@ use crate::{
     causes::with_causes,
     client::{CallError, call},
     clock,
-    context::Scope,
+    context::{Context, Scope},
     fleet::{Member, PodHealth},
     head_pod_state::{self as state, Condemnation},
     identity::ensure_identity,
@@ -343,7 +343,7 @@ pub fn follow_pod(scope: &Scope, pod: &Pod, deleted: bool) {
         _ => context.fleet.leave(&uid),
     }
     context.triggers.head(&namespace, head_name);
-    show_head_status(scope);
+    show_head_status(&scope.context);
 }
 
 fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
@@ -369,9 +369,9 @@ fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
 }
 
 /// Brings the metrics about heads in line with the fleet.
-pub fn show_head_status(scope: &Scope) {
-    let metrics = &scope.context.metrics;
-    let ready = scope.context.fleet.ready_by_role();
+pub fn show_head_status(context: &Context) {
+    let metrics = &context.metrics;
+    let ready = context.fleet.ready_by_role();
     for role in Role::ALL {
         for (spare, duty) in [(false, "active"), (true, "spare")] {
             let count = ready.get(&(role, spare)).copied().unwrap_or(0);

@@ -81,7 +81,8 @@ pub fn scope(context: Arc<Context>) -> Arc<Scope> {
     scope_of(context, Vec::new(), Vec::new())
 }
 
-fn filled<K>(objects: Vec<K>) -> Store<K>
+/// A store with these objects in it.
+pub fn filled<K>(objects: Vec<K>) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {

@@ -16,7 +16,7 @@ use tonic::{Streaming, transport::Channel};
 use super::{
     Entry, Fleet, Link, Member,
     health::{PodHealth, health, sick_devices},
-    is_what, offered, view,
+    view::{is_what, offered, view},
 };
 use crate::{
     causes::with_causes,

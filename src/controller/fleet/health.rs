@@ -7,7 +7,7 @@ use controller_core::head_plan::{Lost, Mend, SickDevice, same_device};
 use head_proto::HeadStatus;
 use jiff::Timestamp;
 
-use super::{Entry, view};
+use super::{Entry, view::view};
 
 /// What a ChimeraHead's status shows of one pod.
 #[derive(Debug, Clone, PartialEq, Default)]

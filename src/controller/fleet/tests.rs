@@ -1,11 +1,14 @@
 //! Turns, against a fleet whose agents only seem to be connected.
 
+use api::ChimeraHead;
+use controller_core::demand::Demand;
 use crypto::{SigningKey, Suite};
+use head_proto::Environment;
 use prometheus::core::Collector as _;
 use tonic::transport::Endpoint;
 
-use super::*;
-use crate::demand_metrics::DemandMetrics;
+use super::{view::offered, *};
+use crate::{demand_metrics::DemandMetrics, waiting_room::Candidacy};
 
 fn member(pod: &str) -> Member {
     Member {
