@@ -48,8 +48,10 @@ use references::{
 const FIRST_LIST_DEADLINE: Duration = Duration::from_secs(60);
 /// How long reconciles under way may take to end when the process is told to stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
-/// Receipts verified a second, at most: the audit must not take the API server away from runs.
-const AUDITS_PER_SECOND: u64 = 25;
+/// Between two receipts that are verified: the audit must not take the API server away from runs.
+const AUDIT_PAUSE: Duration = Duration::from_millis(40);
+/// The same while runs are under way.
+const AUDIT_PAUSE_BESIDE_RUNS: Duration = Duration::from_millis(500);
 
 /// The tasks of the process.
 #[derive(Default)]
@@ -195,6 +197,18 @@ fn start_keys(
 }
 
 /// Everything but keys, in one namespace or the whole cluster.
+/// How long the audit waits before each receipt.
+fn audit_pause(runs: &Arc<Runs>) -> impl Fn() -> Duration + Send + 'static {
+    let runs = Arc::clone(runs);
+    move || {
+        if runs.are_under_way() {
+            AUDIT_PAUSE_BESIDE_RUNS
+        } else {
+            AUDIT_PAUSE
+        }
+    }
+}
+
 async fn start_scope(
     config: &Config,
     context: &Arc<Context>,
@@ -272,7 +286,7 @@ async fn start_scope(
     };
     tasks.queues.spawn(queue.run(
         receipts.store,
-        limited(receipt_references, AUDITS_PER_SECOND),
+        limited(receipt_references, audit_pause(&context.runs)),
         Arc::clone(&scope),
         audit::reconcile,
         stop.clone(),

@@ -252,6 +252,13 @@ impl Runs {
         tokio::spawn(connection::cancel(on.link.channel, run_id, reason.to_owned()));
     }
 
+    /// Whether any run is under way here.
+    pub fn are_under_way(&self) -> bool {
+        self.records()
+            .values()
+            .any(|record| matches!(record.state, RunState::Running(_)))
+    }
+
     fn count(&self) {
         let running = self
             .records()

@@ -14,7 +14,7 @@ use kube::{
     runtime::reflector::{ObjectRef, Store},
 };
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{IntervalStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::stop_run;
 use crate::{context::Scope, head, run_pod, watch::Change};
@@ -58,17 +58,19 @@ pub fn drive<T: Send + 'static>(
     UnboundedReceiverStream::new(receiver).boxed()
 }
 
-/// References at a limited rate.
+/// References one after another, each after a pause that is asked for when its turn has come.
 pub fn limited<T: Send + 'static>(
     references: BoxStream<'static, T>,
-    per_second: u64,
+    pause: impl Fn() -> Duration + Send + 'static,
 ) -> BoxStream<'static, T> {
-    let pause = Duration::from_millis(1000 / per_second);
-    let mut ticks = tokio::time::interval(pause);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     references
-        .zip(IntervalStream::new(ticks))
-        .map(|(reference, _)| reference)
+        .then(move |reference| {
+            let pause = tokio::time::sleep(pause());
+            async move {
+                pause.await;
+                reference
+            }
+        })
         .boxed()
 }
 
