@@ -125,7 +125,7 @@ impl Signed {
     /// Creates all documents at once. With it, the seconds until the last was signed.
     pub async fn at_once(&mut self, space: &Namespace, count: usize) -> (Vec<Finished>, f64) {
         let begun = Instant::now();
-        let names: Vec<_> = (0..count).map(|index| format!("burst-{index}")).collect();
+        let names: Vec<_> = (0..count).map(|index| format!("burst-{count}-{index}")).collect();
         let births = join_all(names.iter().map(|name| create(space, name))).await;
         let births: BTreeMap<_, _> = names.iter().zip(births).collect();
         let mut finished = Vec::with_capacity(count);

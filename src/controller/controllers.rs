@@ -196,7 +196,6 @@ fn start_keys(
     Ok(())
 }
 
-/// Everything but keys, in one namespace or the whole cluster.
 /// How long the audit waits before each receipt.
 fn audit_pause(runs: &Arc<Runs>) -> impl Fn() -> Duration + Send + 'static {
     let runs = Arc::clone(runs);
@@ -209,6 +208,7 @@ fn audit_pause(runs: &Arc<Runs>) -> impl Fn() -> Duration + Send + 'static {
     }
 }
 
+/// Everything but keys, in one namespace or the whole cluster.
 async fn start_scope(
     config: &Config,
     context: &Arc<Context>,
