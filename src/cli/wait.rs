@@ -11,8 +11,38 @@ use serde::de::DeserializeOwned;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 
-/// How long a verb waits for the operator where its user does not say.
-pub const LIMIT: &str = "2m";
+/// Whether, and how long, a verb waits for what it asked of the operator.
+#[derive(clap::Args, Debug)]
+pub struct WaitArgs {
+    /// Waits until the operator has done it, and prints what came of it
+    #[arg(short, long)]
+    wait: bool,
+
+    /// How long to wait; the operator goes on by itself
+    #[arg(long, value_name = "DURATION", requires = "wait", default_value = "2m", value_parser = api::duration::parse)]
+    timeout: Duration,
+}
+
+impl WaitArgs {
+    /// Waits until `done`, and gives the object as it is then; `None` when nobody asked to wait.
+    pub async fn until<K>(
+        &self,
+        what: &str,
+        objects: Api<K>,
+        name: &str,
+        done: impl Fn(&K) -> bool,
+    ) -> Result<Option<K>, Error>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        if !self.wait {
+            return Ok(None);
+        }
+        at_most(self.timeout, what, until(objects, name, done))
+            .await
+            .map(Some)
+    }
+}
 
 /// Waits until `done`.
 pub async fn until<K>(objects: Api<K>, name: &str, done: impl Fn(&K) -> bool) -> Result<K, Error>
@@ -39,7 +69,7 @@ where
 }
 
 /// The same, but not for ever. `what` did not happen, says the error.
-pub async fn at_most<T>(
+async fn at_most<T>(
     limit: Duration,
     what: &str,
     wait: impl Future<Output = Result<T, Error>>,

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use crypto::trust::{Bundle, RootKey};
+use api::key_rotation_policy::{RevocationReason, RevokedKey};
+use crypto::revocation::{self, Revocation};
+use crypto::trust::{Bundle, RootKey, TrustedKeys};
 use crypto::{Envelope, KeyId, KeyPurpose, KeyStatement, VerifyingKey};
+use jiff::Timestamp;
 
 /// What a bundle is to hold beside what it holds.
 #[derive(Debug, Default)]
@@ -87,12 +90,33 @@ fn claims_to_sign(statement: &Envelope) -> bool {
     KeyStatement::claimed_purpose(statement) == Some(KeyPurpose::Signing)
 }
 
+/// What a root is to state of the keys that a policy revokes: of those that are `trusted`, and not revoked yet.
+pub fn revocations(revoked: &[RevokedKey], trusted: &TrustedKeys, now: Timestamp) -> Vec<Revocation> {
+    let new = revoked.iter().filter_map(|revoked| {
+        let key = trusted
+            .find(&revoked.key_id)
+            .filter(|key| key.revocation.is_none())?;
+        let key_id = key.statement.key_id.clone();
+        Some(Revocation::of(key_id, stated(revoked.reason), revoked.since, now))
+    });
+    new.collect()
+}
+
+/// A reason of the API, as roots state it. The crates that define the two do not know one another.
+fn stated(reason: RevocationReason) -> revocation::RevocationReason {
+    match reason {
+        RevocationReason::KeyCompromise => revocation::RevocationReason::KeyCompromise,
+        RevocationReason::Superseded => revocation::RevocationReason::Superseded,
+        RevocationReason::CessationOfOperation => revocation::RevocationReason::CessationOfOperation,
+        RevocationReason::PrivilegeWithdrawn => revocation::RevocationReason::PrivilegeWithdrawn,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crypto::kem::DecapsulationKey;
     use crypto::{PublicKey, SigningKey, Suite};
-    use jiff::Timestamp;
 
     fn key(seed: u8) -> SigningKey {
         SigningKey::from_seed(Suite::MlDsa87, &[seed; 32]).expect("a key")
@@ -167,5 +191,40 @@ mod tests {
         assert_eq!(merged.verify().expect("sound").iter().count(), 4);
         // A page that was written just before a crash: its statements stand in both.
         assert_eq!(whole.with_pages([page]).statements.len(), 4);
+    }
+
+    #[test]
+    fn a_key_is_revoked_once_and_only_if_the_bundle_has_it() {
+        let revoked = |seed: u8| RevokedKey {
+            key_id: key(seed).verifying_key().key_id().to_string(),
+            reason: RevocationReason::Superseded,
+            since: None,
+        };
+        let now = Timestamp::UNIX_EPOCH;
+        let mut bundle = Bundle::new(key(1).verifying_key(), vec![signing(2), signing(3)]);
+        let new = |bundle: &Bundle| {
+            let trusted = bundle.verify().expect("sound");
+            revocations(&[revoked(2), revoked(4)], &trusted, now)
+        };
+        let first = new(&bundle);
+        let id = key(2).verifying_key().key_id().clone();
+        let expected = Revocation::of(id, revocation::RevocationReason::Superseded, None, now);
+        assert_eq!(first, [expected]);
+        bundle.revocations = vec![first[0].sign(&key(1)).expect("signs")];
+        assert_eq!(new(&bundle), []);
+    }
+
+    /// Whoever reads a policy reads the same word in the bundle.
+    #[test]
+    fn reasons_are_stated_in_the_words_of_the_api() {
+        for reason in [
+            RevocationReason::KeyCompromise,
+            RevocationReason::Superseded,
+            RevocationReason::CessationOfOperation,
+            RevocationReason::PrivilegeWithdrawn,
+        ] {
+            let word = serde_json::to_value(reason).expect("a word");
+            assert_eq!(word, stated(reason).to_string());
+        }
     }
 }

@@ -4,7 +4,9 @@
 //! initialised; each is used once. Beside the zygote stands another, forked from it before its first run, which takes its
 //! place at once when it dies, hangs or grows. What happens in a child is `execution.rs`.
 
+mod interpreter;
 mod pool;
+mod pulse;
 mod session;
 mod supervisor;
 mod wire;

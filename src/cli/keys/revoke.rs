@@ -1,7 +1,5 @@
 //! `chimera keys revoke`: has the root state that a key must no longer be believed.
 
-use std::time::Duration;
-
 use api::KeyRotationPolicy;
 use api::key_rotation_policy::{RevocationReason, RevokedKey};
 use api::names;
@@ -19,7 +17,8 @@ use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
 use crate::trust::{self, OperatorArgs};
-use crate::{confirm, output, wait};
+use crate::wait::WaitArgs;
+use crate::{confirm, output};
 
 /// Fewer digits than these name no key: a slip of the keyboard must not revoke another one.
 const SHORTEST: usize = 8;
@@ -46,13 +45,8 @@ pub struct Args {
     #[arg(short, long)]
     yes: bool,
 
-    /// Waits until the revocation is published
-    #[arg(short, long)]
-    wait: bool,
-
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", requires = "wait", default_value = wait::LIMIT, value_parser = api::duration::parse)]
-    timeout: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     operator: OperatorArgs,
@@ -105,18 +99,15 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
         since: args.since,
     };
     apply(&policies, &name, &entry).await?;
-    if !args.wait {
-        output::note(format_args!("{name} is asked to revoke {key}"));
-        return Ok(ExitCode::Ok);
-    }
     let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
-    wait::at_most(
-        args.timeout,
-        "the publication of the revocation",
-        wait::until(maps, names::TRUST_CONFIG_MAP, |map| trust::revokes(map, &key)),
-    )
-    .await?;
-    output::print(&format!("{key} is revoked"))?;
+    let what = "the publication of the revocation";
+    let published = args.wait.until(what, maps, names::TRUST_CONFIG_MAP, |map| {
+        trust::revokes(map, &key)
+    });
+    match published.await? {
+        Some(_) => output::print(&format!("{key} is revoked"))?,
+        None => output::note(format_args!("{name} is asked to revoke {key}")),
+    }
     Ok(ExitCode::Ok)
 }
 

@@ -1,7 +1,5 @@
 //! `chimera keys rotate`: asks for the next key now.
 
-use std::time::Duration;
-
 use api::names::ROTATE_ANNOTATION;
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
@@ -11,8 +9,9 @@ use super::policy::{self, PolicyName};
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::exit_code::ExitCode;
+use crate::output;
 use crate::trust::OperatorArgs;
-use crate::{output, wait};
+use crate::wait::WaitArgs;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
@@ -20,13 +19,8 @@ pub struct Args {
     #[arg(default_value = api::names::DEFAULT_SIGNING_POLICY)]
     policy: PolicyName,
 
-    /// Waits until the next key is in use, and prints both
-    #[arg(short, long)]
-    wait: bool,
-
-    /// How long to wait; the rotation itself goes on
-    #[arg(long, value_name = "DURATION", requires = "wait", default_value = wait::LIMIT, value_parser = api::duration::parse)]
-    timeout: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     operator: OperatorArgs,
@@ -49,30 +43,23 @@ pub async fn run(args: Args) -> Result<ExitCode, Error> {
     policies
         .patch(&name.name, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
-    if !args.wait {
-        output::note(format_args!(
-            "{name} is asked to rotate; key {old} is in use until then"
-        ));
-        return Ok(ExitCode::Ok);
-    }
     let what = format!("the rotation of {name}");
-    let rotated = wait::at_most(
-        args.timeout,
-        &what,
-        wait::until(policies.clone(), &name.name, |policy| {
-            let status = policy.status.as_ref();
-            let obeyed = status.and_then(|status| status.observed_rotate.as_ref()) == Some(&asked);
-            obeyed && policy::active(policy).is_some_and(|new| new != old)
-        }),
-    );
+    let rotated = args.wait.until(&what, policies.clone(), &name.name, |policy| {
+        let status = policy.status.as_ref();
+        let obeyed = status.and_then(|status| status.observed_rotate.as_ref()) == Some(&asked);
+        obeyed && policy::active(policy).is_some_and(|new| new != old)
+    });
     match rotated.await {
-        Ok(policy) => {
-            output::print(&format!("{old} → {}", policy::active(&policy).unwrap_or("none")))?;
-            Ok(ExitCode::Ok)
+        Ok(Some(policy)) => output::print(&format!("{old} → {}", policy::active(&policy).unwrap_or("none")))?,
+        Ok(None) => output::note(format_args!(
+            "{name} is asked to rotate; key {old} is in use until then"
+        )),
+        Err(error) => {
+            return match name.find(&policies).await {
+                Ok(policy) => Err(error.hint(policy::state(&policy))),
+                Err(_) => Err(error),
+            };
         }
-        Err(error) => match name.find(&policies).await {
-            Ok(policy) => Err(error.hint(policy::state(&policy))),
-            Err(_) => Err(error),
-        },
     }
+    Ok(ExitCode::Ok)
 }

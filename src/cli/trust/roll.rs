@@ -1,7 +1,6 @@
 //! `chimera trust roll`: a new root succeeds the present one.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use api::key_rotation_policy::Purpose;
 use api::{KeyRotationPolicy, names};
@@ -17,12 +16,13 @@ use super::{OperatorArgs, new_root, sign};
 use crate::cluster::ClusterArgs;
 use crate::error::Error;
 use crate::secret_file::UnlockArgs;
-use crate::{confirm, output, wait};
+use crate::wait::WaitArgs;
+use crate::{confirm, output};
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The file with the private key of the offline root that is succeeded
-    #[arg(long, value_name = "FILE", requires = "new_root")]
+    #[arg(long, value_name = "FILE", requires = "new_root", conflicts_with = "wait")]
     root: Option<PathBuf>,
 
     /// The file with the private key of the offline root that succeeds it
@@ -44,13 +44,8 @@ pub struct Args {
     #[arg(short, long)]
     yes: bool,
 
-    /// Waits until the new root is published, and prints it
-    #[arg(short, long, conflicts_with = "root")]
-    wait: bool,
-
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", requires = "wait", default_value = wait::LIMIT, value_parser = api::duration::parse)]
-    timeout: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     operator: OperatorArgs,
@@ -118,19 +113,15 @@ async fn ask(args: &Args) -> Result<(), Error> {
     policies
         .patch(&args.policy, &PatchParams::default(), &Patch::Merge(&patch))
         .await?;
-    if !args.wait {
+    let root_of = |map: &ConfigMap| super::bundle_of(map).ok().map(|bundle| bundle.root.key_id);
+    let what = "the roll-over of the root";
+    let rolled = args.wait.until(what, maps, names::TRUST_CONFIG_MAP, |map| {
+        root_of(map).is_some_and(|new| new != old)
+    });
+    let Some(map) = rolled.await? else {
         output::note("the operator is asked for a new root; see it with `chimera trust show`");
         return Ok(());
-    }
-    let root_of = |map: &ConfigMap| super::bundle_of(map).ok().map(|bundle| bundle.root.key_id);
-    let map = wait::at_most(
-        args.timeout,
-        "the roll-over of the root",
-        wait::until(maps, names::TRUST_CONFIG_MAP, |map| {
-            root_of(map).is_some_and(|new| new != old)
-        }),
-    )
-    .await?;
+    };
     let new = root_of(&map).map_or_else(String::new, |root| root.to_string());
     output::print(&format!("{old} → {new}"))
 }

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use api::{KeyRotationPolicy, key_rotation_policy::RevocationReason, names, reasons};
+use api::{KeyRotationPolicy, names, reasons};
 use controller_core::{
-    bundle_edit::{Edit, continued, edited, paged},
+    bundle_edit::{self, Edit, continued, edited, paged},
     key_plan::{PAGE_SIZE, Plan, Stored},
 };
-use crypto::{
-    revocation::{self, Revocation},
-    trust::Bundle,
-};
+use crypto::{revocation::Revocation, trust::Bundle};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -29,30 +26,10 @@ pub fn revocations(
     bundle: &Stored<PublishedBundle>,
     now: Timestamp,
 ) -> Vec<Revocation> {
-    let Stored::Present(bundle) = bundle else {
-        return Vec::new();
-    };
-    let revoked = policy.spec.revoked.iter();
-    revoked
-        .filter(|revoked| {
-            let key = bundle.trusted.find(&revoked.key_id);
-            key.is_some_and(|key| key.revocation.is_none())
-        })
-        .filter_map(|revoked| {
-            let reason = match revoked.reason {
-                RevocationReason::KeyCompromise => revocation::RevocationReason::KeyCompromise,
-                RevocationReason::Superseded => revocation::RevocationReason::Superseded,
-                RevocationReason::CessationOfOperation => revocation::RevocationReason::CessationOfOperation,
-                RevocationReason::PrivilegeWithdrawn => revocation::RevocationReason::PrivilegeWithdrawn,
-            };
-            Some(Revocation::of(
-                revoked.key_id.parse().ok()?,
-                reason,
-                revoked.since,
-                now,
-            ))
-        })
-        .collect()
+    match bundle {
+        Stored::Present(bundle) => bundle_edit::revocations(&policy.spec.revoked, &bundle.trusted, now),
+        _ => Vec::new(),
+    }
 }
 
 /// Writes the bundle: what was published before, and what this policy adds and takes out.

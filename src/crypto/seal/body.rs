@@ -31,11 +31,10 @@ pub(super) fn encrypt(
     to: &mut impl Write,
 ) -> Result<(), Error> {
     let stream = stream(key);
-    each_chunk(from, CHUNK, |position, last, chunk| {
+    each_chunk(from, to, CHUNK, |position, last, chunk| {
         stream
             .encrypt_in_place(position, last, context, chunk)
-            .map_err(|_| Error::TooLarge)?;
-        Ok(to.write_all(chunk)?)
+            .map_err(|_| Error::TooLarge)
     })
 }
 
@@ -47,7 +46,7 @@ pub(super) fn decrypt(
     to: &mut impl Write,
 ) -> Result<(), Error> {
     let stream = stream(key);
-    each_chunk(from, CHUNK + TAG, |position, last, chunk| {
+    each_chunk(from, to, CHUNK + TAG, |position, last, chunk| {
         stream
             .decrypt_in_place(position, last, context, chunk)
             .map_err(|_| Error::Damaged)?;
@@ -55,7 +54,7 @@ pub(super) fn decrypt(
         if chunk.is_empty() && position > 0 {
             return Err(Error::Damaged);
         }
-        Ok(to.write_all(chunk)?)
+        Ok(())
     })
 }
 
@@ -63,17 +62,20 @@ fn stream(key: &[u8; LEN]) -> StreamBE32<Aes256Gcm> {
     StreamBE32::new(&(*key).into(), &[0; 7].into())
 }
 
-/// Gives `take` the position of every chunk, whether it is the last, and its bytes. There is always one.
+/// Writes every chunk as `change` leaves it, which is given its position, whether it is the last, and its bytes. There is
+/// always one.
 fn each_chunk(
     from: &mut impl Read,
+    to: &mut impl Write,
     size: usize,
-    mut take: impl FnMut(u32, bool, &mut Vec<u8>) -> Result<(), Error>,
+    change: impl Fn(u32, bool, &mut Vec<u8>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut chunk = read_chunk(from, size)?;
     for position in 0..u32::MAX {
         let next = read_chunk(from, size)?;
         let last = next.is_empty();
-        take(position, last, &mut chunk)?;
+        change(position, last, &mut chunk)?;
+        to.write_all(&chunk)?;
         if last {
             return Ok(());
         }

