@@ -24,6 +24,13 @@ impl Document {
         }
     }
 
+    /// With one more block. `fence` is what stands behind the three ticks.
+    #[must_use]
+    pub fn block(mut self, fence: &str, code: &str) -> Self {
+        self.code = format!("{}\n```\n\n```{fence}\n{}", self.code, code.trim_end());
+        self
+    }
+
     /// With an Input_Schema.
     #[must_use]
     pub fn inputs(mut self, schema: Value) -> Self {

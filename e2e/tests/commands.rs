@@ -31,6 +31,39 @@ async fn logs_are_what_the_program_printed_and_nothing_of_others() {
 }
 
 #[tokio::test]
+async fn logs_of_one_block_are_what_came_while_it_ran() {
+    in_namespace("logs-of-a-block", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let document = Document::python("print('loaded')\nprint('no end', end='')")
+            .block("python {name=fit}", "print('fitted\\x1b[2J')");
+        let done = runs::run(space, runs::workflow("blocks", document)).await;
+        runs::assert_succeeded(space, &done).await;
+        for (block, expected) in [("block-1", "loaded\nno end\n"), ("fit", "fitted")] {
+            let answer = ask(space, &["logs", "blocks", "--block", block]).await;
+            assert_eq!(answer.code, 0, "{}", answer.stderr);
+            assert!(answer.stdout.starts_with(expected), "{block}: {}", answer.stdout);
+            assert_eq!(
+                answer.stdout.lines().count(),
+                expected.lines().count(),
+                "{}",
+                answer.stdout
+            );
+            assert!(!answer.stdout.contains('\u{1b}'), "{:?}", answer.stdout);
+        }
+        let answer = ask(space, &["logs", "blocks", "--block", "fit", "--json"]).await;
+        assert!(answer.stdout.contains("\"block\":\"fit\""), "{}", answer.stdout);
+        let answer = ask(space, &["logs", "blocks", "--follow", "--block", "fti"]).await;
+        assert_ne!(answer.code, 0, "{}", answer.stdout);
+        assert!(
+            answer.stderr.contains("its blocks: block-1, fit"),
+            "{}",
+            answer.stderr
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn why_and_status_say_what_a_run_waits_for_and_what_became_of_it() {
     in_namespace("why", async |space| {
         space

@@ -279,22 +279,19 @@ impl Agent {
 
     /// From job to attestation.
     async fn carry_out(&self, run: &Arc<Run>, job: Job, grant: DigestSet, ready: &Ready) -> Finished {
-        let mut stdout = Journal::new(run.id().clone(), Stream::Stdout);
-        let mut stderr = Journal::new(run.id().clone(), Stream::Stderr);
+        let mut journal = self.journal.then(|| Journal::new(run.id().clone(), &job));
         let used = || self.gpus.as_ref().and_then(|gpus| gpus.used());
         let before = used();
         let outcome = execute(self.place(), &job, run.stopped(), |happening| {
-            if let (true, Happening::Printed(stream, data)) = (self.journal, &happening) {
-                match stream {
-                    Stream::Stdout => stdout.take(data),
-                    Stream::Stderr => stderr.take(data),
-                }
+            if let Some(journal) = &mut journal {
+                journal.take(&happening);
             }
             run.add(event(&job, happening));
         })
         .await;
-        stdout.finish();
-        stderr.finish();
+        if let Some(journal) = &mut journal {
+            journal.finish();
+        }
         tracing::info!(
             run_id = %run.id(),
             millis = outcome.elapsed.as_secs_f64() * 1e3,

@@ -23,8 +23,34 @@ struct Told<'a> {
     strict: bool,
 }
 
+/// What waits to be told to the child.
+pub(crate) struct Outbox {
+    pub(crate) bytes: Vec<u8>,
+    /// How often the child may still be answered: an honest one says two words of each block, and waits after each.
+    answers: usize,
+}
+
+impl Outbox {
+    /// With the job in it.
+    pub(crate) fn of(job: &Job) -> Self {
+        Self {
+            bytes: order(job),
+            answers: 2 * job.blocks.len(),
+        }
+    }
+
+    /// Answers a word about a block: everything that was printed before it has been read, and what the child prints
+    /// from here on comes after it.
+    pub(crate) fn answer(&mut self, said: &Said) {
+        if matches!(said, Said::Message(Message::Block { .. })) && self.answers > 0 {
+            self.answers -= 1;
+            self.bytes.push(b'.');
+        }
+    }
+}
+
 /// The frame that tells the child of its job.
-pub(crate) fn order(job: &Job) -> Vec<u8> {
+fn order(job: &Job) -> Vec<u8> {
     let told = Told {
         blocks: &job.blocks,
         inputs: &job.inputs,
@@ -124,6 +150,30 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_that_says_more_than_its_blocks_is_answered_no_more() {
+        let job = Job {
+            blocks: vec![Block::default()],
+            inputs: "{}".into(),
+            outputs: None,
+            specifications: vec![],
+            strict: false,
+            time_limit: std::time::Duration::from_secs(1),
+        };
+        let mut outbox = Outbox::of(&job);
+        outbox.bytes.clear();
+        outbox.answer(&Said::Message(Message::Entered));
+        outbox.answer(&Said::Outputs(vec![]));
+        assert_eq!(outbox.bytes, b"");
+        let word = Said::Message(Message::Block {
+            index: 9,
+            state: Step::Succeeded,
+            why: Failure::default(),
+        });
+        (0..3).for_each(|_| outbox.answer(&word));
+        assert_eq!(outbox.bytes, b"..");
+    }
 
     #[test]
     fn a_forged_length_is_refused_before_anything_is_kept_for_it() {

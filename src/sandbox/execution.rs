@@ -4,7 +4,7 @@
 //! what this run says of itself. Nothing here knows gRPC, grants or signatures.
 
 use crate::consumption::{self, Consumption};
-use crate::dialogue::{Frames, order};
+use crate::dialogue::{Frames, Outbox};
 use crate::folder::remove_tree;
 use crate::job::Job;
 use crate::limit::exceeded;
@@ -14,6 +14,7 @@ use crate::progress::Progress;
 use crate::reason;
 use crate::stream::Kept;
 pub use crate::stream::Stream;
+use crate::tap::Tap;
 use crate::workers::{Cause as Fault, Child, Ending, Order, State, Workers};
 use crypto::attestation::{BlockResult, RunError, StreamDigest};
 use jiff::Timestamp;
@@ -31,7 +32,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// From the kill to the end of the last process.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// What happens while a run is under way.
+/// What happens while a run is under way, in its order: what a block printed comes between its beginning and its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
     /// A block began.
@@ -198,37 +199,39 @@ impl Running {
         [stdout, stderr]: [&mut Kept; 2],
         sink: &mut (impl FnMut(Happening) + Send),
     ) -> Result<Vec<u8>, RunError> {
-        let mut order = order(job);
+        let mut outbox = Outbox::of(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
         let mut lookout = Lookout::new();
         let (mut reader, mut writer) = self.control.split();
-        let (mut frames, mut out, mut err) = (
-            Frames::default(),
-            Vec::with_capacity(8 << 10),
-            Vec::with_capacity(8 << 10),
-        );
-        let (mut control_open, mut out_open, mut err_open) = (true, true, true);
+        let (mut frames, mut control_open) = (Frames::default(), true);
+        let mut out = Tap::new(&mut self.stdout, Stream::Stdout, stdout);
+        let mut err = Tap::new(&mut self.stderr, Stream::Stderr, stderr);
         let mut ending = None;
         // The first cause counts: what comes after is its consequence.
         let mut verdict: Option<Result<Vec<u8>, RunError>> = None;
         let mut stop_open = true;
-        while ending.is_none() || control_open || out_open || err_open {
+        while ending.is_none() || control_open || out.open || err.open {
             let (mut fatal, mut look) = (None, None);
             let block_deadline = progress.deadline();
             tokio::select! {
                 read = reader.read_buf(&mut frames.buffer), if control_open => {
                     control_open = matches!(read, Ok(1..));
                     while let Some(said) = frames.next() {
+                        // What was printed before this was said is in the pipes by now, and is told before it.
+                        fatal = out.give_present(sink).or_else(|| err.give_present(sink));
                         match said {
-                            Ok(said) => match progress.hear(said, sink) {
-                                Some(result @ Err(_)) => { verdict.get_or_insert(result); }
-                                Some(Ok(outputs)) => {
-                                    let checked = check_outputs(outputs);
-                                    verdict.get_or_insert(checked);
+                            Ok(said) => {
+                                outbox.answer(&said);
+                                match progress.hear(said, sink) {
+                                    Some(result @ Err(_)) => { verdict.get_or_insert(result); }
+                                    Some(Ok(outputs)) => {
+                                        let checked = check_outputs(outputs);
+                                        verdict.get_or_insert(checked);
+                                    }
+                                    None => {}
                                 }
-                                None => {}
-                            },
+                            }
                             Err(error) => fatal = Some(error),
                         }
                         if fatal.is_some() {
@@ -237,19 +240,13 @@ impl Running {
                         }
                     }
                 }
-                written = writer.write(&order), if !order.is_empty() => match written {
-                    Ok(length) => drop(order.drain(..length)),
+                written = writer.write(&outbox.bytes), if !outbox.bytes.is_empty() => match written {
+                    Ok(length) => drop(outbox.bytes.drain(..length)),
                     // The child is gone or going; how it ended says more.
-                    Err(_) => order.clear(),
+                    Err(_) => outbox.bytes.clear(),
                 },
-                read = self.stdout.read_buf(&mut out), if out_open => {
-                    out_open = matches!(read, Ok(1..));
-                    fatal = stdout.take(&mut out, Stream::Stdout, sink);
-                }
-                read = self.stderr.read_buf(&mut err), if err_open => {
-                    err_open = matches!(read, Ok(1..));
-                    fatal = stderr.take(&mut err, Stream::Stderr, sink);
-                }
+                () = out.fill(), if out.open => fatal = out.give(sink),
+                () = err.fill(), if err.open => fatal = err.give(sink),
                 ended = &mut self.child.ended, if ending.is_none() => {
                     ending = Some(ended.unwrap_or(Ending::Lost));
                     if ending == Some(Ending::Lost) {

@@ -19,4 +19,5 @@ pub mod policy;
 mod progress;
 pub mod reason;
 pub mod stream;
+mod tap;
 pub mod workers;

@@ -10,6 +10,8 @@ mod binary;
 mod gpus;
 #[path = "head/hostile.rs"]
 mod hostile;
+#[path = "head/journal.rs"]
+mod journal;
 #[path = "head/probes.rs"]
 mod probes;
 #[path = "head/protocol.rs"]

@@ -2,6 +2,7 @@
 
 Everything here shares a process with user code, which may forge any message. The agent believes nothing of it beyond
 this one run. Frames on the control socket: one byte of kind (`J` JSON, `O` outputs), four bytes of length (big-endian).
+Each word about a block is answered with one byte, once the agent has read what was printed before it.
 """
 
 from __future__ import annotations
@@ -141,6 +142,7 @@ class Run:
 
     def tell_block(self, index: int, state: str, failure: dict[str, Any] | None = None) -> None:
         tell(self.control, {"kind": "block", "index": index, "state": state, **(failure or {})})
+        read_exactly(self.control, 1)
 
 
 def run_python(block: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ use head_proto::run_event::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +21,26 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    /// Asks the program to end when its runs have.
+    pub fn drain(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+    }
+
+    /// How it ended, and everything that it printed.
+    pub async fn end(mut self) -> (ExitStatus, String) {
+        let ended = tokio::task::spawn_blocking(move || {
+            let mut stdout = self.child.stdout.take().unwrap();
+            let status = self.child.wait().unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
+            (status, text)
+        });
+        timeout(PATIENCE, ended).await.expect("the program ends").unwrap()
     }
 }
 
@@ -79,7 +99,7 @@ async fn get(address: SocketAddr, path: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_program_serves_prints_and_drains() {
     let mut head = Testbed::start().await;
-    let mut program = start(&mut head, &[]).await;
+    let program = start(&mut head, &[]).await;
     assert!(
         get(program.health, "/healthz")
             .await
@@ -98,8 +118,7 @@ async fn the_program_serves_prints_and_drains() {
         stream.message().await.unwrap().unwrap().event,
         Some(Event::Output(_))
     ) {}
-    let pid = Pid::from_raw(i32::try_from(program.child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::TERM).unwrap();
+    program.drain();
 
     // The run under way goes on to its end, and its stream to Finished, before the program ends.
     let mut finished = false;
@@ -107,14 +126,7 @@ async fn the_program_serves_prints_and_drains() {
         finished = matches!(event.event, Some(Event::Finished(_)));
     }
     assert!(finished);
-    let ended = tokio::task::spawn_blocking(move || {
-        let mut stdout = program.child.stdout.take().unwrap();
-        let status = program.child.wait().unwrap();
-        let mut text = String::new();
-        std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
-        (status, text)
-    });
-    let (status, text) = timeout(PATIENCE, ended).await.expect("the program ends").unwrap();
+    let (status, text) = program.end().await;
     assert!(status.success(), "{status}");
     let lines: Vec<Value> = text
         .lines()

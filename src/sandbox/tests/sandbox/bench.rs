@@ -49,6 +49,8 @@ pub struct Ran {
     pub outcome: Outcome,
     pub stdout: String,
     pub stderr: String,
+    /// What happened, in its order.
+    pub happenings: Vec<Happening>,
 }
 
 impl Ran {
@@ -138,15 +140,16 @@ impl Bench {
             workers: &self.workers,
             together: self.together,
         };
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let (mut stdout, mut stderr, mut happenings) = (Vec::new(), Vec::new(), Vec::new());
         let (_keep, stop) = watch::channel(None);
         let outcome = execute(place, job, stop, |happening| {
-            if let Happening::Printed(stream, data) = happening {
+            if let Happening::Printed(stream, data) = &happening {
                 match stream {
                     Stream::Stdout => stdout.extend(data),
                     Stream::Stderr => stderr.extend(data),
                 }
             }
+            happenings.push(happening);
         })
         .await;
         let runs = self.folder.path().join("runs");
@@ -158,6 +161,7 @@ impl Bench {
             outcome,
             stdout: String::from_utf8_lossy(&stdout).into_owned(),
             stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            happenings,
         }
     }
 

@@ -1,8 +1,11 @@
 //! Which blocks run when others fail, and how long each may take.
 
-use crate::bench::{Bench, job};
+use crate::bench::{Bench, Ran, job};
 use crypto::attestation::BlockState::{Failed, Skipped, Succeeded};
+use sandbox::execution::Happening;
+use sandbox::job::Specification;
 use sandbox::reason;
+use sandbox::stream::Stream;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -90,4 +93,93 @@ async fn a_block_may_have_a_time_limit_of_its_own() {
     assert_eq!(ran.outputs(), json!({"went": "on"}));
     assert_eq!(ran.states(), [Failed, Succeeded]);
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_block_printed_is_told_between_its_beginning_and_its_end() {
+    let bench = Bench::start().await;
+    let python = "import sys\nsys.stdout.write('x' * 30000)\nsys.stderr.write('y' * 30000)";
+    let bash = "printf x; printf y >&2";
+    let mut job = job(
+        &[
+            ("python", python),
+            ("bash", bash),
+            ("python", "pass"),
+            ("bash", bash),
+            ("python", python),
+            ("python", "1 / 0"),
+            ("python", "print('x', end='')"),
+        ],
+        "{}",
+    );
+    job.blocks[5].allow_failure = true;
+    // One that holds not is told on standard error, behind the last block.
+    job.specifications = vec![Specification {
+        name: "after.py".into(),
+        code: "def post(inputs, outputs):\n    return False".into(),
+        line: None,
+    }];
+    for _ in 0..20 {
+        let ran = bench.run(&job).await;
+        assert_eq!(ran.outputs(), json!({}));
+        let lengths = printed(&ran).map(|(place, stdout, stderr)| (place, stdout.len(), stderr.len()));
+        let (inside, after): (Vec<_>, Vec<_>) = lengths.partition(|(place, ..)| !place.is_empty());
+        let expected = [
+            ("a", 30000, 30000),
+            ("b", 1, 1),
+            ("d", 1, 1),
+            ("e", 30000, 30000),
+            ("g", 1, 0),
+        ];
+        assert_eq!(inside, expected);
+        assert!(ran.stderr.ends_with('\n') && after.len() == 1, "{after:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_prints_late_is_told_of_the_block_that_runs_then() {
+    let bench = Bench::start().await;
+    let start = "import subprocess\nlate = subprocess.Popen(['sh', '-c', 'read line; printf late'], stdin=subprocess.PIPE)\n\
+                 print('started', end='')";
+    let ran = bench
+        .run_blocks(
+            &[
+                ("python", start),
+                ("python", "pass"),
+                ("python", "late.communicate(b'go\\n')"),
+                ("python", "pass"),
+            ],
+            "{}",
+        )
+        .await;
+    let printed: Vec<_> = printed(&ran).collect();
+    let expected = [("a", "started"), ("c", "late")];
+    assert_eq!(
+        printed,
+        expected.map(|(place, text)| (place, text.to_owned(), String::new()))
+    );
+}
+
+/// What came while each block ran, or behind it: the name of the block, or nothing, with both streams.
+fn printed(ran: &Ran) -> impl Iterator<Item = (&str, String, String)> {
+    let mut told = vec![("", String::new(), String::new())];
+    for happening in &ran.happenings {
+        match happening {
+            Happening::Began(index) => {
+                let name = ran.outcome.blocks[*index].name.as_str();
+                told.push((name, String::new(), String::new()));
+            }
+            Happening::Ended(..) => told.push(("", String::new(), String::new())),
+            Happening::Printed(stream, data) => {
+                let (_, stdout, stderr) = told.last_mut().unwrap();
+                let text = std::str::from_utf8(data).unwrap();
+                match stream {
+                    Stream::Stdout => stdout.push_str(text),
+                    Stream::Stderr => stderr.push_str(text),
+                }
+            }
+        }
+    }
+    told.into_iter()
+        .filter(|(_, stdout, stderr)| !(stdout.is_empty() && stderr.is_empty()))
 }
