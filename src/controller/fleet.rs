@@ -38,7 +38,7 @@ use heads::Noted;
 pub use health::PodHealth;
 use health::health_in;
 pub use places::{OwnPod, Reservation};
-use view::{is_shared, view};
+use view::shared;
 
 /// A head pod as Kubernetes describes it: what is needed to dial and to place runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -255,25 +255,16 @@ impl Fleet {
     /// How many pods of each role are ready, spares apart: `(role, spare) → count`.
     pub fn ready_by_role(&self) -> HashMap<(Role, bool), i64> {
         let mut counts = HashMap::new();
-        let entries = self.entries();
-        let ready = entries
-            .values()
-            .filter(|entry| is_shared(entry) && view(entry).ready);
-        for entry in ready {
-            *counts.entry((entry.member.role, entry.member.spare)).or_default() += 1;
+        let pods = shared(self.entries().values());
+        for pod in pods.iter().filter(|pod| pod.ready) {
+            *counts.entry((pod.role, pod.spare)).or_default() += 1;
         }
         counts
     }
 
     /// All pods and ChimeraHeads as placement sees them.
     pub fn views(&self) -> (Vec<HeadView>, Vec<Group>) {
-        let entries = self.entries();
-        let pods = entries
-            .values()
-            .filter(|entry| is_shared(entry))
-            .map(view)
-            .collect();
-        drop(entries);
+        let pods = shared(self.entries().values());
         (pods, self.known_groups())
     }
 }

@@ -346,7 +346,8 @@ pub fn follow_pod(scope: &Scope, pod: &Pod, deleted: bool) {
     show_head_status(&scope.context);
 }
 
-fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
+/// What is needed to dial a pod that has an address, and to place runs on it.
+pub fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
     let address: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
     let millis = u64::try_from(head.spec.health.heartbeat_millis).unwrap_or(500);
     Some(Member {

@@ -1,17 +1,11 @@
 //! The pods that are made for one run alone: followed, prepared, removed. Every step can be the last before a crash: what a
 //! pod is for stands in its labels, and whether it still is follows from the workflow.
 
-use std::{net::IpAddr, time::Duration};
-
-use api::{
-    ChimeraHead, MamlWorkflow, MamlWorkflowStatus, condition::COMPLETE, condition::is_true, names, reasons,
-};
+use api::{ChimeraHead, MamlWorkflow, names, reasons};
 use controller_core::{
     demand::Demand,
     no_place::NoPlace,
-    run::run_key,
     run_pod::{RunPod, build_run_network_policy, build_run_pod, run_pod_name, superfluous},
-    workflow_plan::Plan,
     workflow_status::Wait,
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -22,6 +16,7 @@ use crate::{
     client::{CallError, call},
     context::Scope,
     fleet::{Member, OnlyFor, OwnPod, Reservation},
+    head,
     head_pod_state::{self, failure, waiting},
     waiting_room::Candidacy,
 };
@@ -58,41 +53,23 @@ fn template_of(scope: &Scope, pod: &Pod) -> Option<std::sync::Arc<ChimeraHead>> 
     scope.heads.get(&ObjectRef::new(name).within(&pod.namespace()?))
 }
 
+/// Such a pod is dialled as the head's own are. It has one run, so a failed device ends its use.
 fn member(pod: &Pod, head: &ChimeraHead, workflow: &ObjectRef<MamlWorkflow>) -> Option<Member> {
-    let address: IpAddr = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
-    let millis = u64::try_from(head.spec.health.heartbeat_millis).unwrap_or(500);
+    let member = head::member(pod, head)?;
     Some(Member {
-        pod_uid: pod.uid()?,
-        pod: pod.name_any(),
-        namespace: pod.namespace()?,
-        address,
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        head: head.name_any(),
-        labels: head.metadata.labels.clone().unwrap_or_default(),
-        role: head.spec.role,
-        spare: false,
-        leaving: pod.metadata.deletion_timestamp.is_some() || head_pod_state::condemnation(pod).is_some(),
-        kubelet_ready: head_pod_state::is_ready(pod),
-        avoided: head_pod_state::avoided(pod, head),
-        heartbeat: Duration::from_millis(millis),
-        failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
+        leaving: member.leaving || head_pod_state::condemnation(pod).is_some(),
         only_for: Some(OnlyFor {
             run_id: pod.labels().get(names::RUN_LABEL)?.clone(),
             workflow: workflow.clone(),
         }),
+        ..member
     })
 }
 
 /// The pods that were made for runs of a workflow: by its UID, never by name alone.
 pub fn observe(scope: &Scope, workflow: &MamlWorkflow) -> Vec<RunPod> {
-    let uid = workflow.metadata.uid.as_deref();
     let of_workflow = |pod: &Pod| {
-        is_run_pod(pod)
-            && pod.metadata.namespace == workflow.metadata.namespace
-            && pod
-                .owner_references()
-                .iter()
-                .any(|owner| Some(owner.uid.as_str()) == uid)
+        is_run_pod(pod) && pod.metadata.namespace == workflow.metadata.namespace && owns(workflow, pod)
     };
     let pods = scope.pods.state_filter(of_workflow);
     let views = pods.iter().map(|pod| RunPod {
@@ -103,31 +80,6 @@ pub fn observe(scope: &Scope, workflow: &MamlWorkflow) -> Vec<RunPod> {
         failed: failure(pod),
     });
     views.collect()
-}
-
-/// The run whose pod is to stay: the one that is about to start or under way, until its receipt and status are written.
-pub fn wanted(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, plan: &Plan) -> Option<String> {
-    let attempt = match plan {
-        Plan::Start(start) => Some(start.attempt),
-        Plan::Rejoin { attempt, .. } => Some(*attempt),
-        Plan::Expire => None,
-        Plan::Wait { wait, .. } if wait.reason != reasons::SUSPENDED => Some(current_attempt(status)),
-        Plan::Wait { .. }
-        | Plan::Rest
-        | Plan::RestFor(_)
-        | Plan::Cancel
-        | Plan::Conclude(_)
-        | Plan::Recover => status.attempt.filter(|_| status.head.is_some()),
-    };
-    let over = is_true(&status.conditions, COMPLETE);
-    attempt
-        .filter(|_| !over)
-        .map(|attempt| run_key(workflow).run_id(attempt))
-}
-
-/// The attempt that has begun, else the next.
-fn current_attempt(status: &MamlWorkflowStatus) -> i32 {
-    status.attempt.unwrap_or(0) + i32::from(status.head.is_none())
 }
 
 /// Removes pods that serve no purpose any more.

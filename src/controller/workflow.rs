@@ -12,7 +12,7 @@ use controller_core::{
     demand::Demand,
     no_place::{NoPlace, Why},
     run::{Destination, Intent, build_grant, run_key},
-    run_pod::{RunPod, lost},
+    run_pod::{RunPod, lost, wanted},
     sealed::{self, SealedInputs},
     specification::{Files, not_found},
     workflow_plan::{
@@ -68,7 +68,7 @@ pub async fn reconcile(workflow: Arc<MamlWorkflow>, scope: Arc<Scope>) -> Result
     let status = (!run_pods.is_empty()).then(|| observed.status.clone());
     let plan = plan(observed);
     if let Some(status) = status {
-        let wanted = run_pod::wanted(&workflow, &status, &plan);
+        let wanted = wanted(&workflow, &status, &plan);
         run_pod::remove_superfluous(&scope, &workflow, &run_pods, wanted.as_deref()).await?;
     }
     if !matches!(plan, Plan::Start(_)) {

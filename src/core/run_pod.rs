@@ -5,7 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use api::{ChimeraHead, MamlWorkflow, names};
+use api::{
+    ChimeraHead, MamlWorkflow, MamlWorkflowStatus,
+    condition::{COMPLETE, is_true},
+    names, reasons,
+};
 use k8s_openapi::{
     api::{core::v1::Pod, networking::v1::NetworkPolicy},
     apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
@@ -13,7 +17,8 @@ use k8s_openapi::{
 
 use crate::{
     head_pod::{Template, build_network_policy, build_pod},
-    workflow_plan::Loss,
+    run::run_key,
+    workflow_plan::{Loss, Plan},
 };
 
 /// The one run that the agent may take, by its id.
@@ -114,13 +119,38 @@ pub fn superfluous<'a>(pods: &'a [RunPod], wanted: Option<&str>) -> impl Iterato
         .filter(move |pod| !pod.deleting && Some(pod.run_id.as_str()) != wanted)
 }
 
+/// The run whose pod is to stay: the one that is about to start or under way, until its receipt and status are written.
+pub fn wanted(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, plan: &Plan) -> Option<String> {
+    let attempt = match plan {
+        Plan::Start(start) => Some(start.attempt),
+        Plan::Rejoin { attempt, .. } => Some(*attempt),
+        Plan::Expire => None,
+        Plan::Wait { wait, .. } if wait.reason != reasons::SUSPENDED => Some(current_attempt(status)),
+        Plan::Wait { .. }
+        | Plan::Rest
+        | Plan::RestFor(_)
+        | Plan::Cancel
+        | Plan::Conclude(_)
+        | Plan::Recover => status.attempt.filter(|_| status.head.is_some()),
+    };
+    let over = is_true(&status.conditions, COMPLETE);
+    attempt
+        .filter(|_| !over)
+        .map(|attempt| run_key(workflow).run_id(attempt))
+}
+
+/// The attempt that has begun, else the next.
+fn current_attempt(status: &MamlWorkflowStatus) -> i32 {
+    status.attempt.unwrap_or(0) + i32::from(status.head.is_none())
+}
+
 /// The loss of an attempt whose pod failed before it could be asked for the run. One that somebody deletes is made anew.
 pub fn lost(pods: &[RunPod], run_id: &str, attempt: i32) -> Option<Loss> {
     let pod = pods.iter().find(|pod| pod.run_id == run_id && !pod.deleting)?;
     let why = pod.failed.as_deref()?;
     Some(Loss {
         attempt,
-        reason: api::reasons::POD_FAILED,
+        reason: reasons::POD_FAILED,
         message: format!(
             "pod {}, made for this run, failed before it began: {why}",
             pod.name
@@ -131,6 +161,7 @@ pub fn lost(pods: &[RunPod], run_id: &str, attempt: i32) -> Option<Loss> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workflow_status::Wait;
 
     fn head() -> ChimeraHead {
         let spec = serde_json::json!({
@@ -229,7 +260,49 @@ mod tests {
         let stopped = [pod("now", true, Some("the pod ended: Failed"))];
         assert_eq!(lost(&stopped, "now", 1), None, "it was told to end");
         let loss = lost(&[pod("now", false, Some("Evicted"))], "now", 3).expect("lost");
-        assert_eq!((loss.attempt, loss.reason), (3, api::reasons::POD_FAILED));
+        assert_eq!((loss.attempt, loss.reason), (3, reasons::POD_FAILED));
         assert!(loss.message.contains("Evicted"), "{}", loss.message);
+    }
+
+    #[test]
+    fn the_pod_of_a_run_that_waits_or_is_under_way_is_wanted_and_no_other() {
+        let workflow = workflow();
+        let id = |attempt| Some(run_key(&workflow).run_id(attempt));
+        let waits = |reason| Plan::Wait {
+            wait: Wait::for_head(reason, String::new()),
+            status: Box::default(),
+            again: std::time::Duration::ZERO,
+        };
+        let fresh = MamlWorkflowStatus::default();
+        let running = MamlWorkflowStatus {
+            attempt: Some(2),
+            head: Some(api::maml_workflow::AssignedHead::default()),
+            ..fresh.clone()
+        };
+        let lost = MamlWorkflowStatus {
+            head: None,
+            ..running.clone()
+        };
+        let want = |status: &MamlWorkflowStatus, plan: &Plan| wanted(&workflow, status, plan);
+        assert_eq!(want(&fresh, &waits(reasons::PREPARING_POD)), id(1));
+        assert_eq!(
+            want(&lost, &waits(reasons::PREPARING_POD)),
+            id(3),
+            "the next attempt's"
+        );
+        assert_eq!(want(&fresh, &waits(reasons::SUSPENDED)), None);
+        assert_eq!(want(&running, &Plan::Rest), id(2));
+        assert_eq!(want(&lost, &Plan::Rest), None);
+        assert_eq!(want(&running, &Plan::Expire), None);
+        let mut over = running;
+        let complete = api::condition::Verdict {
+            type_: COMPLETE,
+            status: api::ConditionStatus::True,
+            reason: reasons::FINISHED,
+            message: "",
+            observed_generation: None,
+        };
+        api::condition::set(&mut over.conditions, &complete, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(want(&over, &Plan::Rest), None);
     }
 }

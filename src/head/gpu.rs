@@ -77,7 +77,7 @@ impl View {
     }
 }
 
-/// Follows the devices for as long as it lives.
+/// Follows the devices from its start to the end of the process.
 #[derive(Debug)]
 pub struct Gpus {
     view: watch::Sender<View>,
@@ -99,19 +99,14 @@ impl Gpus {
             }),
             used: Arc::default(),
         });
-        let (following, library) = (Arc::downgrade(&gpus), configuration.library);
+        let (following, library) = (Arc::clone(&gpus), configuration.library);
         let counted = running.clone();
         std::thread::spawn(move || {
-            while let Some(gpus) = following.upgrade() {
-                let error = match Driver::load(&library) {
-                    Ok(driver) => gpus.ask(&driver, &counted),
-                    Err(error) => Err(error),
-                };
-                let Err(error) = error else { return };
-                tracing::error!(error = %crate::tls::chain(&error), "the GPU's driver gives no answer");
-                gpus.view
-                    .send_modify(|view| view.silence = Some(crate::tls::chain(&error)));
-                drop(gpus);
+            while let Err(error) = Driver::load(&library).and_then(|driver| following.ask(&driver, &counted))
+            {
+                let silence = crate::tls::chain(&error);
+                tracing::error!(error = silence, "the GPU's driver gives no answer");
+                following.view.send_modify(|view| view.silence = Some(silence));
                 std::thread::sleep(RETRY);
             }
         });

@@ -10,7 +10,7 @@ use controller_core::{
 
 use super::{
     Entry, Fleet, Link, Member,
-    view::{is_shared, view},
+    view::{is_shared, shared, view},
 };
 use crate::waiting_room::Candidacy;
 
@@ -42,11 +42,7 @@ impl Fleet {
         if let Some(reservation) = self.take_up(&mut entries, run, demand) {
             return Ok(reservation);
         }
-        let pods: Vec<_> = entries
-            .values()
-            .filter(|entry| is_shared(entry))
-            .map(view)
-            .collect();
+        let pods = shared(entries.values());
         let Some(pod_uid) = choose(&pods, demand) else {
             self.room.wait(run, demand);
             return Err(no_place(&pods, &self.known_groups(), demand));

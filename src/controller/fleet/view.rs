@@ -10,6 +10,12 @@ pub(super) fn is_shared(entry: &Entry) -> bool {
     entry.member.only_for.is_none()
 }
 
+/// All pods that take whatever runs they suit.
+pub(super) fn shared<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<HeadView> {
+    let pods = entries.into_iter().filter(|entry| is_shared(entry));
+    pods.map(view).collect()
+}
+
 /// Whether an agent offers just this.
 pub(super) fn is_what(environment: &Environment, offer: &Offer) -> bool {
     offer.languages == environment.languages
