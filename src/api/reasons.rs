@@ -105,6 +105,9 @@ reasons! {
     POD_FAILED = "PodFailed", "ChimeraHead status.lastRegenerations; MamlWorkflow status.attempts", "The pod failed or was evicted.";
     POD_DELETED = "PodDeleted", "ChimeraHead status.lastRegenerations", "Somebody deleted the pod.";
     WORKER_LOST = "WorkerLost", "ChimeraHead status.lastRegenerations", "The pod lost its warm interpreters; its agent has made new ones.";
+    WORKER_SLOW = "WorkerSlow", "ChimeraHead status.lastRegenerations", "The pod's warm interpreters took long to answer; its agent has put others in their place. Runs under way went on.";
+    WORKER_GROWN = "WorkerGrown", "ChimeraHead status.lastRegenerations", "The memory of the pod's warm interpreters had grown; its agent has put others in their place. Runs under way went on.";
+    RUN_UNENDING = "RunUnending", "ChimeraHead status.lastRegenerations", "A run of the pod did not end when it was killed; its agent has put other warm interpreters in place. Other runs went on.";
     CANARY_FAILED = "CanaryFailed", "ChimeraHead status.lastRegenerations", "A test computation of the pod failed; its agent has mended it.";
     AGENT_LOST = "AgentLost", "ChimeraHead status.lastRegenerations", "The agent in the pod ended. A spare serves; the pod's container is started again.";
     SUSPECT_HEAD = "SuspectHead", "ChimeraHead status.lastRegenerations", "Three different documents failed alike on this pod and nowhere else.";

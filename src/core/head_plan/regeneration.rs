@@ -19,7 +19,13 @@ use super::{Mend, NewPod, Observed, PodView};
 use crate::{head_pod::pod_name, workflow_status::shortened};
 
 /// What an agent may call a fault that it mended.
-const MENDED: [&str; 2] = [reasons::WORKER_LOST, reasons::CANARY_FAILED];
+const MENDED: [&str; 5] = [
+    reasons::WORKER_LOST,
+    reasons::WORKER_SLOW,
+    reasons::WORKER_GROWN,
+    reasons::RUN_UNENDING,
+    reasons::CANARY_FAILED,
+];
 /// The longest account of a loss that is kept.
 const LONGEST_MESSAGE: usize = 512;
 

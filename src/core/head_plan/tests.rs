@@ -255,6 +255,24 @@ fn mends_are_told_once_by_whichever_process_and_counted_anew_for_another_agent()
 }
 
 #[test]
+fn a_mend_keeps_the_cause_that_its_agent_gave_it() {
+    let causes = [
+        "WorkerLost",
+        "WorkerSlow",
+        "WorkerGrown",
+        "RunUnending",
+        "CanaryFailed",
+    ];
+    for cause in causes {
+        let mut world = World::settled(1, 0);
+        let uid = world.uids(false)[0].clone();
+        strike(&mut world, &uid, Fault::Worker);
+        world.pod(&uid).mends[0].cause = cause.into();
+        assert_eq!(world.step().regenerations[0].reason, cause);
+    }
+}
+
+#[test]
 fn a_device_is_avoided_until_a_pod_that_holds_it_is_told_healthy() {
     let mut world = World::settled(1, 0);
     let uid = world.uids(false)[0].clone();
