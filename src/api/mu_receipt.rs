@@ -64,7 +64,7 @@ pub const MU_LIMIT: usize = 256 * 1024;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = [{
+#[schemars(extend("x-kubernetes-map-type" = "atomic", "x-kubernetes-validations" = [{
     "rule": "self == oldSelf",
     "message": "a receipt cannot be changed",
 }]))]

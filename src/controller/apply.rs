@@ -2,15 +2,21 @@
 //! by UID. One field manager for spec objects, another for status.
 
 use api::names;
+use http::{HeaderValue, header};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{PartialObjectMeta, Request},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
 use crate::client::{CallError, call};
+
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#receiving-resources-as-partialobjectmetadata>
+const METADATA_ONLY: HeaderValue =
+    HeaderValue::from_static("application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
 
 /// A kind of this process's own, in a namespace.
 pub trait Namespaced:
@@ -66,20 +72,26 @@ pub async fn apply_new<K: Namespaced>(client: &Client, object: &K, manager: &str
     .await
 }
 
-/// Creates an object whose name must be free. 409 when it is not.
+/// Creates an object whose name must be free. 409 when it is not. What was made, without its contents.
 #[expect(
     clippy::disallowed_methods,
     reason = "the API server decides who is first: that is the point"
 )]
-pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<K, CallError> {
+pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<PartialObjectMeta<K>, CallError> {
     let params = PostParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
         ..PostParams::default()
     };
-    call("create an object", api_of(client, object).create(&params, object)).await
+    call("create an object", async {
+        let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(api_of(client, object).resource_url()).create(&params, body);
+        send(client, request).await
+    })
+    .await
 }
 
-/// Applies the status of an object. With `resource_version`, only if the object has not changed since.
+/// Applies the status of an object. With `resource_version`, only if the object has not changed since. What was written,
+/// without its contents.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place where status is written"
@@ -89,7 +101,7 @@ pub async fn apply_status<K: Namespaced, S: Serialize + Debug>(
     object: &K,
     status: &S,
     resource_version: Option<&str>,
-) -> Result<K, CallError> {
+) -> Result<PartialObjectMeta<K>, CallError> {
     #[derive(Debug, Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Metadata<'a> {
@@ -122,12 +134,23 @@ pub async fn apply_status<K: Namespaced, S: Serialize + Debug>(
         status,
     };
     let params = PatchParams::apply(names::STATUS_FIELD_MANAGER).force();
-    let api = api_of(client, object);
-    call(
-        "write a status",
-        api.patch_status(name_of(object), &params, &Patch::Apply(&intent)),
-    )
+    call("write a status", async {
+        let request = Request::new(api_of(client, object).resource_url());
+        let request = request.patch_subresource("status", name_of(object), &params, &Patch::Apply(&intent));
+        send(client, request).await
+    })
     .await
+}
+
+/// Sends a write, and asks for the metadata alone of what came of it: nobody here reads the rest, and the API server need
+/// not encode a receipt of 50 kB once more.
+async fn send<K: Namespaced>(
+    client: &Client,
+    request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
+) -> Result<PartialObjectMeta<K>, kube::Error> {
+    let mut request = request.map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(header::ACCEPT, METADATA_ONLY);
+    client.request(request).await
 }
 
 /// Sets one label of an object, if it is still the one with this UID.

@@ -13,6 +13,7 @@ use controller_core::{
     workflow_status,
 };
 use crypto::{DigestSet, attestation::RunError, trust::TrustedKeys};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, ResourceExt as _, runtime::controller::Action};
 
 use crate::{
@@ -101,9 +102,13 @@ fn suspect(scope: &Scope, over: &Conclusion, failure: Option<&str>) {
     let (Outcome::Answered { .. }, Some(head)) = (&over.outcome, &over.status.head) else {
         return;
     };
+    let digest = over.status.document_digest.as_ref();
     let ended = Ended {
         pod_uid: head.uid.clone(),
-        document: DigestSet::of(&over.source).sha256,
+        document: digest.map_or_else(
+            || DigestSet::of(&over.source).sha256,
+            |digest| digest.sha256.clone(),
+        ),
         failure: failure.map(workflow_status::reason_constant),
     };
     let context = &scope.context;
@@ -224,18 +229,14 @@ async fn store_receipt(
         key.sign(bytes)
     })?;
     let receipt = build_receipt(finished, &claim, &envelope, mu);
-    let reference = |stored: &MuReceipt| ReceiptRef {
-        name: stored.name_any(),
-        uid: stored.uid().unwrap_or_default(),
-    };
     match create(&context.client, &receipt).await {
-        Ok(stored) => Ok(Stored::Ours(reference(&stored))),
+        Ok(stored) => Ok(Stored::Ours(reference(&stored.metadata))),
         Err(error) if error.is_conflict() => {
             let api: Api<MuReceipt> = crate::apply::api_of(&context.client, &receipt);
             let stored = call("read the receipt", api.get(&receipt.name_any())).await?;
             let (theirs, ours) = (&stored.spec, &receipt.spec);
             if theirs.run_id == ours.run_id && theirs.workflow_ref == ours.workflow_ref {
-                Ok(Stored::Ours(reference(&stored)))
+                Ok(Stored::Ours(reference(&stored.metadata)))
             } else if theirs.workflow_ref.uid == ours.workflow_ref.uid {
                 Ok(Stored::Earlier)
             } else {
@@ -246,6 +247,13 @@ async fn store_receipt(
             }
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+fn reference(receipt: &ObjectMeta) -> ReceiptRef {
+    ReceiptRef {
+        name: receipt.name.clone().unwrap_or_default(),
+        uid: receipt.uid.clone().unwrap_or_default(),
     }
 }
 

@@ -24,6 +24,7 @@ mod identity;
 mod keys;
 mod lease;
 mod metrics;
+mod readable;
 #[cfg(test)]
 mod recorded_server;
 mod run_pod;
@@ -49,6 +50,10 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{health::Watches, lease::Election, metrics::Metrics, settings::Settings};
+
+/// musl's own takes a quarter of the operator's time under load.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

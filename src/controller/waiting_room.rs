@@ -49,6 +49,12 @@ pub struct Grant {
     pub pod_uid: String,
 }
 
+/// A write that the watch may not have shown yet: the resource versions before and after it.
+struct Written {
+    before: String,
+    after: String,
+}
+
 #[derive(Default)]
 struct Room {
     /// By namespace.
@@ -57,6 +63,8 @@ struct Room {
     waiting: HashMap<String, Candidacy>,
     /// Places given and not taken up, by the UID of the workflow.
     grants: HashMap<String, Grant>,
+    /// What was last written of those who wait, by the UID of the workflow.
+    written: HashMap<String, Written>,
     /// Namespace and submitter of each run that has a place.
     under_way: HashMap<String, (String, String)>,
 }
@@ -125,7 +133,25 @@ impl WaitingRoom {
     pub fn leave(&self, uid: &str) -> Option<Grant> {
         let mut room = self.room();
         room.leave(uid);
+        room.written.remove(uid);
         room.grants.remove(uid)
+    }
+
+    /// Notes that the status of a workflow that waits was written.
+    pub fn wrote(&self, uid: &str, before: String, after: String) {
+        let mut room = self.room();
+        if room.waiting.contains_key(uid) || room.grants.contains_key(uid) {
+            room.written.insert(uid.to_owned(), Written { before, after });
+        }
+    }
+
+    /// The resource version on which to write next: of this process's last write, if what is seen is what that was made on.
+    pub fn version(&self, uid: &str, seen: Option<&str>) -> Option<String> {
+        let written = self.room().written.remove(uid);
+        let unseen = written.filter(|written| seen == Some(&written.before));
+        unseen
+            .map(|written| written.after)
+            .or_else(|| seen.map(ToOwned::to_owned))
     }
 
     /// Gives a place on a pod to the run whose turn it is among those that `suits` names, and has its workflow looked at.
@@ -176,6 +202,11 @@ impl WaitingRoom {
     /// Looks at the queue of every namespace.
     pub fn look<R>(&self, look: impl FnOnce(&BTreeMap<String, Queue>) -> R) -> R {
         look(&self.room().queues)
+    }
+
+    /// How many runs wait in a namespace.
+    pub fn len(&self, namespace: &str) -> usize {
+        self.room().queues.get(namespace).map_or(0, Queue::len)
     }
 
     /// How many lanes of runs wait in a namespace.

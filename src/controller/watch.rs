@@ -19,7 +19,6 @@ use futures::{
 };
 use kube::{
     Api, Resource, ResourceExt as _,
-    core::DeserializeGuard,
     runtime::{
         reflector::{Store, store},
         watcher::{self, Event, watcher},
@@ -27,7 +26,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::{client, metrics::Metrics};
+use crate::{client, metrics::Metrics, readable::Readable};
 
 /// The server ends each watch after this time; below the idle limit of common load balancers.
 pub const WATCH_SECONDS: u32 = 200;
@@ -122,7 +121,7 @@ where
         scope.unwrap_or("all namespaces")
     ));
     let client = client::watcher(config, &pulse)?;
-    let api: Api<DeserializeGuard<K>> = match scope {
+    let api: Api<Readable<K>> = match scope {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
@@ -181,27 +180,27 @@ fn without_errors<K: Send + 'static>(
 }
 
 /// The event with its object read as its kind; `None`, with a warning, when it cannot be read.
-fn readable<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
-    let read = |guard: DeserializeGuard<K>| match guard.0 {
+fn readable<K: Resource<DynamicType = ()>>(event: Event<Readable<K>>) -> Option<Event<K>> {
+    let read = |read: Readable<K>| match read.0 {
         Ok(mut object) => {
             object.managed_fields_mut().clear();
             Some(object)
         }
-        Err(invalid) => {
+        Err(unreadable) => {
             tracing::warn!(
                 kind = %K::kind(&()),
-                name = invalid.metadata.name.as_deref().unwrap_or_default(),
-                namespace = invalid.metadata.namespace.as_deref().unwrap_or_default(),
-                error = %invalid.error,
+                name = unreadable.metadata.name.as_deref().unwrap_or_default(),
+                namespace = unreadable.metadata.namespace.as_deref().unwrap_or_default(),
+                error = %unreadable.error,
                 "object cannot be read and is left out",
             );
             None
         }
     };
     match event {
-        Event::Apply(guard) => read(guard).map(Event::Apply),
-        Event::InitApply(guard) => read(guard).map(Event::InitApply),
-        Event::Delete(guard) => read(guard).map(Event::Delete),
+        Event::Apply(object) => read(object).map(Event::Apply),
+        Event::InitApply(object) => read(object).map(Event::InitApply),
+        Event::Delete(object) => read(object).map(Event::Delete),
         Event::Init => Some(Event::Init),
         Event::InitDone => Some(Event::InitDone),
     }

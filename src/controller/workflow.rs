@@ -241,13 +241,17 @@ async fn write_wait(
     if workflow.status.as_ref() == Some(&status) {
         return Ok(());
     }
-    let version = workflow.metadata.resource_version.as_deref();
-    match apply_status(&context.client, workflow, &status, version).await {
+    let uid = workflow.uid().unwrap_or_default();
+    let room = context.fleet.room();
+    let version = room.version(&uid, workflow.metadata.resource_version.as_deref());
+    match apply_status(&context.client, workflow, &status, version.as_deref()).await {
         // Changed or deleted meanwhile: that change brings it back here.
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
         written => {
-            written?;
-            context.runs.shown(&workflow.uid().unwrap_or_default(), status);
+            if let (Some(before), Some(after)) = (workflow.resource_version(), written?.resource_version()) {
+                room.wrote(&uid, before, after);
+            }
+            context.runs.shown(&uid, status);
             Ok(())
         }
     }
@@ -284,7 +288,8 @@ async fn start_run(
     let reservation = match reserve(scope, workflow, &run, &demand).await? {
         Ok(reservation) => reservation,
         Err(wait) => {
-            let plan = plan_without_head(workflow, start, wait, clock::now());
+            let waiting = context.fleet.room().len(&demand.namespace);
+            let plan = plan_without_head(workflow, start, wait, waiting, clock::now());
             if matches!(plan, Plan::Conclude(_)) {
                 context.fleet.stop_waiting(&uid);
             }
@@ -397,8 +402,12 @@ async fn claim(
         (document, inputs),
         now,
     );
-    let version = workflow.metadata.resource_version.as_deref();
-    match apply_status(&context.client, workflow, &status, version).await {
+    let seen = workflow.metadata.resource_version.as_deref();
+    let version = context
+        .fleet
+        .room()
+        .version(&workflow.uid().unwrap_or_default(), seen);
+    match apply_status(&context.client, workflow, &status, version.as_deref()).await {
         Ok(_) => Ok(Some((status, request))),
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),

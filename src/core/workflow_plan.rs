@@ -24,6 +24,9 @@ use crate::{
 /// How long a run may wait without its status saying so: writes for waits that are over in a moment would only slow
 /// a full queue down.
 const QUIET_WAIT: Duration = Duration::from_millis(1500);
+/// In a queue for busy heads, about one of those that wait says so in this time: telling a queue of a thousand all at once
+/// would take the API server from the runs that end it.
+const BETWEEN_TELLINGS: Duration = Duration::from_millis(200);
 /// When a run is looked at again that waits for something whose coming may be missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// When a run is looked at again that is woken by what it waits for: a place, or a change of its spec.
@@ -390,8 +393,15 @@ fn plan_start(observed: Observed<'_>) -> Plan {
     }
 }
 
-/// What to do when no head could be reserved: wait, or give up at the pending deadline.
-pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now: Timestamp) -> Plan {
+/// What to do when no head could be reserved: wait with the `waiting` runs of the namespace, or give up at the pending
+/// deadline.
+pub fn plan_without_head(
+    workflow: &MamlWorkflow,
+    start: Start,
+    wait: Wait,
+    waiting: usize,
+    now: Timestamp,
+) -> Plan {
     let waited = pending_for(workflow, &start.status, now);
     let left = pending_left(workflow, waited);
     if left.is_some_and(|left| left.is_zero()) {
@@ -408,14 +418,30 @@ pub fn plan_without_head(workflow: &MamlWorkflow, start: Start, wait: Wait, now:
             outcome,
         }));
     }
-    let quiet = QUIET_WAIT.saturating_sub(waited);
+    let quiet = quiet_wait(workflow, &wait, waiting).saturating_sub(waited);
     // Only of a first run is it known how long it has waited before anything was written.
     let unwritten = is_first_run(workflow) && workflow_status::says_nothing_yet(&start.status);
-    if unwritten && left.is_none() && !quiet.is_zero() {
-        return Plan::RestFor(quiet);
+    if unwritten && !quiet.is_zero() {
+        return Plan::RestFor(left.map_or(quiet, |left| left.min(quiet)));
     }
     let again = if wait.is_told() { WOKEN } else { LOOK_AGAIN };
     show(wait, start.status, left.map_or(again, |left| left.min(again)))
+}
+
+/// How long this run may wait before its status says so. Where a queue gets shorter by itself, its runs are told one by
+/// one, in an order that only their UIDs decide.
+fn quiet_wait(workflow: &MamlWorkflow, wait: &Wait, waiting: usize) -> Duration {
+    if !matches!(wait.reason, reasons::HEADS_BUSY | reasons::HEADS_NOT_READY) {
+        return QUIET_WAIT;
+    }
+    let all = BETWEEN_TELLINGS.saturating_mul(u32::try_from(waiting).unwrap_or(u32::MAX));
+    QUIET_WAIT + all.mul_f64(share(workflow.metadata.uid.as_deref().unwrap_or_default()))
+}
+
+/// A number from 0 to 1 that is the same for the same text and evenly spread over random UUIDs (RFC 9562).
+fn share(uid: &str) -> f64 {
+    let first = uid.get(..8).and_then(|first| u32::from_str_radix(first, 16).ok());
+    f64::from(first.unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 fn deadline(observed: Observed<'_>, wait: Wait) -> Plan {
@@ -726,7 +752,7 @@ mod tests {
         workflow.spec.pending_deadline_seconds = Some(60);
         let wait = || Wait::for_head(reasons::NO_HEAD, "none".into());
         let at_time = |now| match plan(observed(&workflow)) {
-            Plan::Start(start) => plan_without_head(&workflow, *start, wait(), at(now)),
+            Plan::Start(start) => plan_without_head(&workflow, *start, wait(), 1, at(now)),
             other => panic!("not started: {other:?}"),
         };
         assert!(matches!(at_time(101), Plan::Wait { again, .. } if again == Duration::from_secs(59)));
@@ -755,7 +781,7 @@ mod tests {
         (workflow.spec.suspend, workflow.metadata.generation) = (false, Some(2));
         let wait = || Wait::for_head(reasons::HEADS_BUSY, "busy".into());
         let next = |workflow: &MamlWorkflow, now| match plan(observed(workflow)) {
-            Plan::Start(start) => plan_without_head(workflow, *start, wait(), at(now)),
+            Plan::Start(start) => plan_without_head(workflow, *start, wait(), 1, at(now)),
             other => panic!("not started: {other:?}"),
         };
         let Plan::Wait { status, again, .. } = next(&workflow, 10_000) else {
@@ -886,7 +912,7 @@ mod tests {
             panic!("not tried again")
         };
         let wait = || Wait::for_head(reasons::HEADS_NOT_READY, "none".into());
-        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), at(102)) else {
+        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), 1, at(102)) else {
             panic!("does not wait")
         };
         let shown = workflow_status::waiting(*status, &wait(), at(102));
@@ -901,7 +927,7 @@ mod tests {
             panic!("not tried again")
         };
         assert_eq!(start.attempt, 2);
-        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), at(107)) else {
+        let Plan::Wait { status, .. } = plan_without_head(&workflow, *start, wait(), 1, at(107)) else {
             panic!("does not wait")
         };
         assert_eq!(
@@ -1004,19 +1030,51 @@ mod tests {
             other => panic!("not started: {other:?}"),
         };
         assert!(matches!(
-            plan_without_head(&workflow, start(), wait(), at(101)),
+            plan_without_head(&workflow, start(), wait(), 1, at(101)),
             Plan::RestFor(_)
         ));
         assert!(matches!(
-            plan_without_head(&workflow, start(), wait(), at(103)),
+            plan_without_head(&workflow, start(), wait(), 1, at(103)),
             Plan::Wait { .. }
+        ));
+        // Nor is it where the run is given up in time.
+        let mut soon = workflow.clone();
+        soon.spec.pending_deadline_seconds = Some(2);
+        assert!(matches!(
+            plan_without_head(&soon, start(), wait(), 1, at(101)),
+            Plan::RestFor(quiet) if quiet < Duration::from_secs(1)
         ));
         // Of a later run nothing tells since when it waits, until it is written.
         let mut later = workflow.clone();
         later.metadata.generation = Some(2);
         assert!(matches!(
-            plan_without_head(&later, start(), wait(), at(103)),
+            plan_without_head(&later, start(), wait(), 1, at(103)),
             Plan::Wait { .. }
         ));
+    }
+
+    #[test]
+    fn a_long_queue_for_busy_heads_is_told_run_by_run() {
+        let told = |reason: &'static str, uid: &str, second| {
+            let mut workflow = workflow();
+            workflow.metadata.uid = Some(uid.to_owned());
+            let Plan::Start(start) = plan(observed(&workflow)) else {
+                panic!("not started")
+            };
+            let wait = Wait::for_head(reason, "none".into());
+            let plan = plan_without_head(&workflow, *start, wait, 1000, at(second));
+            matches!(plan, Plan::Wait { .. })
+        };
+        let uids = (0..100_u32).map(|index| format!("{:08x}-0000", index * 0x028f_5c28));
+        let after = |seconds| {
+            uids.clone()
+                .filter(|uid| told(reasons::HEADS_BUSY, uid, 100 + seconds))
+                .count()
+        };
+        assert_eq!((after(1), after(2)), (0, 1));
+        assert!((45..55).contains(&after(101)), "{}", after(101));
+        assert_eq!(after(202), 100);
+        // What only somebody else can end is said at once.
+        assert!(told(reasons::NO_HEAD, "ffffffff-0000", 102));
     }
 }
