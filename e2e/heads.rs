@@ -1,6 +1,6 @@
 //! Heads for tests: as small as a head can be, so that many fit on a node of two cores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     ChimeraHead, ChimeraHeadSpec, Role,
@@ -8,10 +8,15 @@ use api::{
     condition::{READY, is_true},
     names,
 };
+use futures::{StreamExt as _, pin_mut};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::api::resource::Quantity};
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams},
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event},
+    },
 };
 
 use crate::{Namespace, wait};
@@ -102,6 +107,35 @@ pub async fn pods(space: &Namespace, head: &str) -> Vec<Pod> {
         .into_iter()
         .filter(|pod| pod.metadata.deletion_timestamp.is_none())
         .collect()
+}
+
+/// What comes of the work, and the largest number of pods that the head had at one time until it was done. Those that
+/// are being deleted do not count.
+pub async fn most_pods_while<T>(space: &Namespace, head: &str, work: impl Future<Output = T>) -> (T, usize) {
+    let which = watcher::Config::default().labels(&format!("{}={head}", names::HEAD_LABEL));
+    let changes = watcher::watcher(space.api::<Pod>(), which).default_backoff();
+    pin_mut!(work, changes);
+    let mut there = BTreeSet::new();
+    let mut most = 0;
+    loop {
+        let change = tokio::select! {
+            done = &mut work => return (done, most),
+            change = changes.next() => change.expect("a watch has no end"),
+        };
+        match change {
+            Ok(Event::Init) => there.clear(),
+            Ok(Event::InitApply(pod) | Event::Apply(pod)) if pod.metadata.deletion_timestamp.is_none() => {
+                there.insert(pod.uid());
+            }
+            Ok(Event::InitApply(pod) | Event::Apply(pod) | Event::Delete(pod)) => {
+                there.remove(&pod.uid());
+            }
+            Ok(Event::InitDone) => {}
+            // The API server may restart; the watcher comes back by itself.
+            Err(error) => eprintln!("watch of the pods of {head}: {error}"),
+        }
+        most = most.max(there.len());
+    }
 }
 
 /// The pods of a head that serve, or its spares.

@@ -16,6 +16,7 @@ pub mod dump;
 pub mod external_metrics;
 pub mod faults;
 pub mod heads;
+pub mod images;
 pub mod namespace;
 pub mod processes;
 pub mod runs;

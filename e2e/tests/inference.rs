@@ -1,19 +1,17 @@
 //! The hybrid document, on a head whose image has PyTorch: run, signed, and verified away from the cluster.
 
 use api::{MamlWorkflow, Role, names};
-use e2e::{cli::chimera_offline, cluster, heads, in_namespace, runs, samples};
+use e2e::{cli::chimera_offline, cluster, heads, images, in_namespace, runs, samples};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Api;
-
-const IMAGE: &str = "localhost/chimera-head-inference:dev";
 
 #[tokio::test]
 async fn the_hybrid_document_is_run_signed_and_verified_on_an_inference_head() {
     in_namespace("inference", async |space| {
         let mut head = heads::small("inference");
         head.spec.role = Role::Inference;
-        head.spec.image = Some(IMAGE.to_owned());
+        head.spec.image = Some(images::head_inference());
         head.spec.workers.warm = 1;
         head.spec.workers.preload = vec!["torch".into(), "qiskit".into(), "qiskit_aer".into()];
         if let Some(limits) = head.spec.resources.as_mut().and_then(|all| all.limits.as_mut()) {

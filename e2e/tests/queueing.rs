@@ -3,7 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
 
 use api::{ChimeraHead, MamlWorkflow, condition::SCHEDULED, maml_workflow::CandidateState, names, reasons};
-use e2e::{Namespace, cli, cluster, documents, heads, in_namespace, runs};
+use e2e::{
+    Namespace, cli, cluster,
+    documents::{self, Document},
+    heads, images, in_namespace, runs,
+};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use kube::{
     Api, ResourceExt as _,
@@ -145,6 +149,49 @@ async fn why_says_what_every_head_has_against_a_run() {
             "{said}"
         );
         assert!(said["help"].as_str().unwrap().contains("head/asleep"), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_waits_for_a_head_that_has_its_packages_and_runs_when_one_appears() {
+    in_namespace("packages", async |space| {
+        heads::start(space, heads::small("small")).await;
+        let asks = Document::python("import numpy\nversion = numpy.__version__").outputs(json!({
+            "type": "object", "properties": {"version": {"type": "string"}}, "required": ["version"]
+        }));
+        let there = runs::run(space, runs::workflow("there", asks.clone().package("numpy>=2"))).await;
+        runs::assert_succeeded(space, &there).await;
+        let version = &runs::status(&there).outputs.unwrap()["version"];
+        assert!(version.as_str().unwrap().starts_with("2."), "{version}");
+
+        space
+            .create_object(&runs::workflow("newer", asks.package("numpy>=99")))
+            .await;
+        let waiting = runs::says_why(space, "newer", SCHEDULED, reasons::NO_HEAD).await;
+        let message = runs::condition(&waiting, SCHEDULED).message;
+        assert!(
+            message.contains("the package numpy>=99 (installed is 2."),
+            "{message}"
+        );
+
+        let mut next = heads::small("next");
+        next.spec.image = Some(images::head_next());
+        heads::start(space, next).await;
+        let done = runs::complete(space, "newer").await;
+        let receipt = runs::assert_succeeded(space, &done).await;
+        let status = runs::status(&done);
+        assert_eq!(
+            status.outputs.map(Value::Object),
+            Some(json!({"version": "99.0.0"}))
+        );
+        assert_eq!(status.head.unwrap().name, "next");
+        assert_eq!(receipt.spec.head.as_deref(), Some("next"));
+        assert_eq!(
+            runs::receipts(space, &done).await.len(),
+            1,
+            "one run, one receipt"
+        );
     })
     .await;
 }

@@ -4,17 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, a panic is the answer")]
 
-use api::{
-    ChimeraHead, MamlWorkflow,
-    chimera_head::{HeadPod, Regeneration},
-    names, reasons,
-};
+use api::{ChimeraHead, MamlWorkflow, chimera_head::Regeneration, names, reasons};
 use e2e::{
     Namespace,
     cli::{chimera, kubectl},
     cluster, documents,
     faults::{BrokenDevice, HeadFault},
-    heads, in_namespace, runs, wait,
+    heads, images, in_namespace, runs, wait,
 };
 use futures::future::join_all;
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event, policy::v1::PodDisruptionBudget};
@@ -341,37 +337,65 @@ async fn a_node_is_drained_during_ten_runs_and_each_has_one_receipt() {
 }
 
 #[tokio::test]
-async fn a_rolling_change_during_a_hundred_runs_loses_none() {
+async fn a_rolling_change_of_the_image_during_a_hundred_runs_loses_none() {
     let _turn = TURN.lock().await;
     in_namespace("rolling", async |space| {
         let mut head = heads::small("rolling");
         (head.spec.replicas, head.spec.workers.warm) = (2, 4);
         heads::start(space, head).await;
-        let before: Vec<_> = heads::pods(space, "rolling").await;
+        let before = heads::pods(space, "rolling").await;
+        let image = images::head_next();
         let names: Vec<_> = (0..100).map(|index| format!("run-{index}")).collect();
-        join_all(names.iter().map(async |name| {
+        let work = async {
+            join_all(names.iter().map(async |name| {
+                space
+                    .create_object(&runs::workflow(name, documents::lasting(1)))
+                    .await
+            }))
+            .await;
+            let change = Patch::Merge(json!({"spec": {"image": image}}));
             space
-                .create_object(&runs::workflow(name, documents::lasting(1)))
+                .api::<ChimeraHead>()
+                .patch("rolling", &PatchParams::default(), &change)
                 .await
-        }))
-        .await;
-        let change = Patch::Merge(json!({"spec": {"workers": {"preload": ["json"]}}}));
-        space
-            .api::<ChimeraHead>()
-            .patch("rolling", &PatchParams::default(), &change)
-            .await
-            .unwrap();
-        let done = join_all(names.iter().map(async |name| runs::complete(space, name).await)).await;
+                .unwrap();
+            let done = join_all(names.iter().map(async |name| runs::complete(space, name).await)).await;
+            (done, heads::ready(space, "rolling").await)
+        };
+        let ((done, head), most) = heads::most_pods_while(space, "rolling", Box::pin(work)).await;
+        assert_eq!(most, 3, "one pod more than there are places");
         for workflow in &done {
             assert_one_receipt(space, workflow).await;
             assert_eq!(runs::status(workflow).attempt, Some(1), "a run was lost");
         }
-        let status = heads::ready(space, "rolling").await.status.unwrap();
+        let status = head.status.unwrap();
         assert_eq!(status.regenerations, 0, "a change is no loss: {status:#?}");
-        let is_new = |pod: &HeadPod| before.iter().all(|old| old.uid() != pod.uid);
-        assert!(status.pods.iter().all(is_new), "{status:#?}");
+
+        let after = heads::pods(space, "rolling").await;
+        assert_eq!(after.len(), 2);
+        for pod in &after {
+            let containers = &pod.spec.as_ref().unwrap().containers;
+            assert!(
+                containers
+                    .iter()
+                    .all(|container| container.image.as_ref() == Some(&image)),
+                "{}",
+                wait::yaml(pod)
+            );
+        }
+        let (old, new) = (run_by(&before, &done), run_by(&after, &done));
+        assert_eq!(old + new, done.len());
+        assert!(old > 0 && new > 0, "{old} runs before the change, {new} after it");
     })
     .await;
+}
+
+/// How many of the runs were given to one of these pods.
+fn run_by(pods: &[Pod], done: &[MamlWorkflow]) -> usize {
+    done.iter()
+        .filter_map(|workflow| runs::status(workflow).head)
+        .filter(|head| pods.iter().any(|pod| pod.uid().as_ref() == Some(&head.uid)))
+        .count()
 }
 
 #[tokio::test]

@@ -313,29 +313,6 @@ async fn a_document_waits_for_a_head_that_runs_its_language() {
 }
 
 #[tokio::test]
-async fn a_document_waits_for_a_head_that_has_its_packages() {
-    in_namespace("packages", async |space| {
-        heads::start(space, heads::small("small")).await;
-        let there = runs::run(
-            space,
-            runs::workflow("there", documents::small().package("numpy>=2")),
-        )
-        .await;
-        runs::assert_succeeded(space, &there).await;
-        space
-            .create_object(&runs::workflow("newer", documents::small().package("numpy>=99")))
-            .await;
-        let waiting = runs::says_why(space, "newer", SCHEDULED, reasons::NO_HEAD).await;
-        let message = runs::condition(&waiting, SCHEDULED).message;
-        assert!(
-            message.contains("the package numpy>=99 (installed is 2."),
-            "{message}"
-        );
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn specifications_may_lie_beside_the_document_in_its_config_map() {
     in_namespace("beside", async |space| {
         heads::start(space, heads::small("small")).await;
