@@ -17,6 +17,10 @@ use tracing_subscriber::EnvFilter;
 /// For streams to end after the last run has.
 const FAREWELL: Duration = Duration::from_secs(3);
 
+/// musl's own maps and unmaps a dozen regions for each run.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<ExitCode> {
     if std::env::args_os()
         .nth(1)
