@@ -185,12 +185,12 @@ fn unseen(name: &str, workflow: &MamlWorkflow) -> Explanation {
         summary: if seen {
             format!("{name} is under way")
         } else {
-            format!("{name} was not looked at yet")
+            format!("{name} waits, and nothing says yet for what")
         },
         reason: reasons::PENDING.to_owned(),
         details: Vec::new(),
         heads: Vec::new(),
-        help: (!seen).then(|| "is the controller running, and does it watch this namespace?".to_owned()),
+        help: (!seen).then(|| "in a long queue that takes a while: chimera head status shows who is busy; otherwise, is the controller running, and does it watch this namespace?".to_owned()),
     }
 }
 
@@ -274,7 +274,7 @@ mod tests {
         let scheduled = ("Scheduled", "True", "HeadAssigned", "");
         let complete = ("Complete", "True", "Finished", "");
         let cases: &[(&[(&str, &str, &str, &str)], &str)] = &[
-            (&[], "w was not looked at yet"),
+            (&[], "w waits, and nothing says yet for what"),
             (
                 &[("Accepted", "False", "DocumentInvalid", "2:1: no id"), complete],
                 "w was refused: DocumentInvalid",
