@@ -84,6 +84,8 @@ pub struct Duty {
 /// The decision. It is applied in the order of its fields, so that whoever takes over serves before anybody stops.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
+    /// UIDs of the pods that stay in service.
+    pub keep: Vec<String>,
     /// Duties to change, promotions first.
     pub duties: Vec<Duty>,
     /// Pods to make.
@@ -146,6 +148,7 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         image_error: image.err(),
     });
     Plan {
+        keep: staying.iter().map(|pod| pod.uid.clone()).collect(),
         duties,
         create,
         drain,

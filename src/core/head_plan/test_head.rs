@@ -133,7 +133,7 @@ impl World {
         for _ in 0..100 {
             let before = (self.pods.clone(), self.head.status.clone());
             plans.push(self.step());
-            for pod in self.pods.iter_mut().filter(|pod| pod.never_served()) {
+            for pod in self.pods.iter_mut().filter(|pod| pod.is_unheard()) {
                 if pod.unschedulable_since.is_none() {
                     (pod.ready, pod.kubelet_ready) = (true, true);
                     pod.agent = Some(format!("agent-{}", pod.name));

@@ -398,6 +398,7 @@ fn pods_that_never_started_do_not_hold_a_correction_up() {
     let mut world = World::settled(1, 0);
     change(&mut world);
     let broken = world.step().create.remove(0);
+    world.step();
     change(&mut world);
     let plan = world.step();
     assert_eq!(
@@ -418,6 +419,31 @@ fn an_operator_that_has_heard_nobody_yet_replaces_and_promotes_nobody() {
     let plan = world.step();
     assert!(plan.remove.is_empty() && plan.drain.is_empty());
     assert!(plan.duties.is_empty() && plan.regenerations.is_empty());
+}
+
+#[test]
+fn a_pod_that_served_a_former_operator_is_not_taken_for_one_that_never_started() {
+    for draining in [false, true] {
+        let mut world = World::settled(2, 0);
+        change(&mut world);
+        let doubted = world.uids(false)[0].clone();
+        for pod in &mut world.pods {
+            (pod.agent, pod.ready) = (None, false);
+        }
+        // It has runs, and its kubelet finds it busy at this moment.
+        (world.pod(&doubted).kubelet_ready, world.pod(&doubted).running) = (false, 2);
+        world.pod(&doubted).draining = draining;
+        let plan = world.step();
+        assert!(
+            uids(&plan.drain).is_empty() && uids(&plan.remove).is_empty(),
+            "{draining}"
+        );
+        // Heard or lost, it is dealt with as any other.
+        let now = world.now;
+        silence(world.pod(&doubted), reasons::HEARTBEAT_LOST, now);
+        world.wait(5);
+        assert_eq!(uids(&world.step().remove), [doubted.as_str()], "{draining}");
+    }
 }
 
 #[test]
