@@ -9,7 +9,7 @@ use api::{
 };
 use controller_core::{
     head_budget::build_disruption_budget,
-    head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, plan},
+    head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, Return, plan},
     head_pod::{INCARNATION_LABEL, SLOT_LABEL, build_network_policy, build_pod},
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -142,12 +142,13 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
     }
 }
 
-/// Writes in the order of the plan: policies around the pods, who takes over, new pods, who stops, status last. Pods that a
-/// former plan was about to take out of service and this one keeps are given runs again before any write.
+/// Writes in the order of the plan: policies around the pods, who takes over or goes on, new pods, who stops, status last.
+/// Pods that a former plan was about to take out of service and this one keeps are given runs again before any write.
 async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Action, CallError> {
     let Plan {
         keep,
         duties,
+        restore,
         create: new,
         drain,
         remove,
@@ -169,6 +170,9 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     for duty in &duties {
         apply_duty(scope, head, &pods, duty).await?;
     }
+    for wanted in &restore {
+        apply_return(head, &pods, wanted).await?;
+    }
     let refused = create_pods(scope, head, &pods, &new).await?;
     for removal in &drain {
         apply_drain(scope, head, &pods, removal).await?;
@@ -181,7 +185,7 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
             context.events.normal(head, reasons::DRAINED, note);
         }
     }
-    if !(duties.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
+    if !(duties.is_empty() && restore.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
         scope.refused_pods.note(&uid, refused);
     }
     if head.status.as_ref() != Some(&status) {
@@ -214,6 +218,16 @@ async fn apply_duty(
         scope.context.events.normal(head, reasons::PROMOTED, note);
     }
     Ok(())
+}
+
+/// Takes a pod back that is still on its way out.
+async fn apply_return(head: &ChimeraHead, pods: &Api<Pod>, wanted: &Return) -> Result<(), CallError> {
+    tracing::info!(head = %head.name_any(), pod = wanted.name, "a pod that was drained is wanted again");
+    match label(pods, &wanted.name, &wanted.uid, names::DRAINING_LABEL, "false").await {
+        // It is gone meanwhile, which brings the head back here.
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        other => other,
+    }
 }
 
 /// Takes a pod out of service, first here and then by its label, which is what later decisions go by.

@@ -65,13 +65,12 @@ impl Suspicion {
             self.ended.pop_front();
         }
         let document = ended.document.clone();
-        let candidates = match ended.failure {
-            Some(_) => vec![ended.clone()],
+        let candidates = if ended.failure.is_some() {
+            vec![ended.clone()]
+        } else {
             // What has succeeded here may speak against those pods on which it failed.
-            None => {
-                let failed = |known: &&Ended| known.document == document && known.failure.is_some();
-                self.ended.iter().filter(failed).cloned().collect()
-            }
+            let failed = |known: &&Ended| known.document == document && known.failure.is_some();
+            self.ended.iter().filter(failed).cloned().collect()
         };
         self.ended.push_back(ended);
         let all = &*self.ended.make_contiguous();

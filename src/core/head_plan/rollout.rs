@@ -166,6 +166,30 @@ pub(super) fn drains(
     drain(next.into_iter().collect())
 }
 
+/// Pods that are on their way out although nothing is wrong with them, for the places that nobody fills: they are warm, and
+/// the runs that keep them leave others room. Those with the most room first.
+pub(super) fn returning<'a>(
+    observed: &'a Observed<'_>,
+    staying: &[&PodView],
+    remove: &[Removal],
+) -> Vec<&'a PodView> {
+    let hash = template_hash(observed.head, observed.template);
+    let is_well = |pod: &&PodView| {
+        let heard = pod.agent.is_some() && pod.lost.is_none();
+        heard && pod.disruption.is_none() && pod.template_hash == hash
+    };
+    let mut pods: Vec<_> = observed
+        .pods
+        .iter()
+        .filter(|pod| pod.lives() && pod.draining)
+        .filter(is_well)
+        .filter(|pod| !remove.iter().any(|removal| removal.uid == pod.uid))
+        .collect();
+    pods.sort_by_key(|pod| (pod.running, pod.slot, pod.incarnation));
+    pods.truncate(places(observed).saturating_sub(staying.len()));
+    pods
+}
+
 /// Pods for the places that nobody fills, and one more while pods of an earlier spec are to be replaced.
 pub(super) fn missing(
     observed: &Observed<'_>,

@@ -102,6 +102,9 @@ impl World {
         for duty in &plan.duties {
             self.pod(&duty.uid).spare = duty.spare;
         }
+        for restored in &plan.restore {
+            self.pod(&restored.uid).draining = false;
+        }
         for new in &plan.create {
             let made = pod(&self.head, new.slot, new.incarnation, new.spare);
             assert!(

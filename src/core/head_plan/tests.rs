@@ -469,6 +469,55 @@ fn scaling_down_drains_idle_pods_first_and_a_drained_pod_is_no_loss() {
 }
 
 #[test]
+fn scaling_up_again_takes_back_the_pods_that_are_still_on_their_way_out() {
+    let mut world = World::settled(4, 0);
+    for pod in &mut world.pods {
+        pod.running = 1;
+    }
+    let before = world.uids(false);
+    world.head.spec.replicas = 2;
+    world.settle();
+    assert_eq!((world.pods.len(), world.uids(false).len()), (4, 2));
+    world.head.spec.replicas = 4;
+    let plan = world.step();
+    assert_eq!((plan.restore.len(), plan.create.len()), (2, 0));
+    assert!(plan.restore.iter().all(|pod| plan.keep.contains(&pod.uid)));
+    let plans = world.settle();
+    assert!(plans.iter().all(|plan| plan.regenerations.is_empty()));
+    assert_eq!((world.uids(false), world.most), (before, 4));
+}
+
+#[test]
+fn a_pod_on_its_way_out_is_not_taken_back_when_it_is_of_an_earlier_spec_or_not_well() {
+    type Spoil = fn(&mut World, &str);
+    let spoilt: [Spoil; 4] = [
+        |world, _| change(world),
+        |world, uid| strike(world, uid, Fault::Suspect),
+        |world, uid| world.pod(uid).disruption = Some("evicted".into()),
+        |world, uid| {
+            let now = world.now;
+            silence(world.pod(uid), reasons::HEARTBEAT_LOST, now);
+        },
+    ];
+    for spoil in spoilt {
+        let mut world = World::settled(2, 0);
+        let pods = world.uids(false);
+        for uid in &pods {
+            world.pod(uid).running = 1;
+        }
+        world.head.spec.replicas = 1;
+        world.settle();
+        let leaving = pods.iter().find(|uid| !world.uids(false).contains(uid));
+        let leaving = leaving.expect("one is drained").clone();
+        world.head.spec.replicas = 2;
+        spoil(&mut world, &leaving);
+        let plan = world.step();
+        assert!(plan.restore.is_empty(), "{:?}", plan.restore);
+        assert_eq!(plan.create.len(), 1);
+    }
+}
+
+#[test]
 fn spares_that_are_too_many_go_before_pods_that_serve() {
     let mut world = World::settled(1, 2);
     let serving = world.uids(false);
