@@ -282,12 +282,14 @@ pub struct Health {
     #[schemars(range(min = 100, max = 60_000))]
     pub heartbeat_millis: i32,
 
-    /// Time between two test computations on each GPU, in seconds, from 1 to 3600.
+    /// Time between two test computations, in seconds, from 1 to 3600: one in the interpreter while no run is under way, and
+    /// one on each GPU. Until a pod's first one has succeeded, it takes no runs.
     #[serde(default = "default_canary_seconds")]
     #[schemars(range(min = 1, max = 3_600))]
     pub canary_seconds: i32,
 
-    /// How many signs of life may be missing in a row before the pod counts as lost, from 1 to 100.
+    /// How many signs of life may be missing in a row before the pod counts as lost, from 1 to 100. 1 means the same as 2:
+    /// one that is late by a moment is no loss.
     #[serde(default = "default_failure_threshold")]
     #[schemars(range(min = 1, max = 100))]
     pub failure_threshold: i32,
@@ -521,6 +523,13 @@ pub struct HeadPod {
     /// Whether it was made from an earlier spec, and is to be replaced.
     #[serde(default, skip_serializing_if = "is_false")]
     pub outdated: bool,
+}
+
+impl HeadPod {
+    /// Whether an agent was heard in it.
+    pub const fn has_served(&self) -> bool {
+        self.agent.is_some() || self.ready
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

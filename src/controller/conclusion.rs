@@ -1,6 +1,6 @@
 //! The end of a run: judged, signed, stored, shown.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef, reasons};
 use controller_core::{
@@ -42,11 +42,16 @@ pub async fn conclude(
     let judged = match judge(workflow, &over, &trust.keys) {
         Ok(judged) => {
             let failure = judged.failure.as_ref();
-            suspect(scope, &over, failure.map(|failure| failure.reason.as_str()));
+            note_ended(
+                scope,
+                workflow,
+                &over,
+                failure.map(|failure| failure.reason.as_str()),
+            );
             judged
         }
         Err(loss) => {
-            suspect(scope, &over, Some(loss.reason));
+            note_ended(scope, workflow, &over, Some(loss.reason));
             context
                 .metrics
                 .attempts_lost
@@ -98,28 +103,20 @@ pub async fn conclude(
 }
 
 /// Notes how the document ended on its pod. A pod on which too many end alike is replaced.
-fn suspect(scope: &Scope, over: &Conclusion, failure: Option<&str>) {
+fn note_ended(scope: &Scope, workflow: &MamlWorkflow, over: &Conclusion, failure: Option<&str>) {
     let (Outcome::Answered { .. }, Some(head)) = (&over.outcome, &over.status.head) else {
         return;
     };
     let digest = over.status.document_digest.as_ref();
-    let ended = Ended {
+    scope.context.fleet.note_ended(Ended {
         pod_uid: head.uid.clone(),
+        run: receipt_name(workflow),
         document: digest.map_or_else(
             || DigestSet::of(&over.source).sha256,
             |digest| digest.sha256.clone(),
         ),
         failure: failure.map(workflow_status::reason_constant),
-    };
-    let context = &scope.context;
-    let why = context
-        .suspicion
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .note(ended);
-    if let Some(why) = why {
-        context.fleet.suspect(&head.uid, &why);
-    }
+    });
 }
 
 async fn write_conclusion(

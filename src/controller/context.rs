@@ -1,9 +1,9 @@
 //! What every reconcile may use. One for the process, and one [`Scope`] for each watched namespace (or the cluster).
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use api::{ChimeraHead, MamlWorkflow, MuReceipt};
-use controller_core::{head_pod::Template, suspicion::Suspicion};
+use controller_core::head_pod::Template;
 use crypto::VerifyingKey;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
@@ -27,8 +27,6 @@ pub struct Context {
     pub fleet: Arc<Fleet>,
     /// The runs under way.
     pub runs: Arc<Runs>,
-    /// Which pod is to blame for runs that fail.
-    pub suspicion: Mutex<Suspicion>,
     /// What makes objects be looked at again.
     pub triggers: Arc<Triggers>,
     /// The keys in use.

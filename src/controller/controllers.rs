@@ -146,7 +146,6 @@ async fn build_context(
         metrics,
         fleet,
         runs,
-        suspicion: std::sync::Mutex::default(),
         triggers,
         keyring: Keyring::default(),
         offline_root,

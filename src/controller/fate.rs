@@ -30,6 +30,11 @@ impl Session {
         });
     }
 
+    /// Whether nothing is to be expected of it.
+    pub fn is_over(&self) -> bool {
+        self.fate.borrow().is_some()
+    }
+
     /// A way to learn of its end.
     pub fn fate(&self) -> Fate {
         Fate(self.fate.subscribe())

@@ -20,6 +20,7 @@ use api::{MamlWorkflow, Role};
 use controller_core::{
     head_plan::Lost,
     placement::{Group, HeadView, Offer},
+    suspicion::{Ended, Suspect, Suspicion},
 };
 use crypto::VerifyingKey;
 use head_proto::HeadStatus;
@@ -61,10 +62,10 @@ pub struct Member {
     pub role: Role,
     /// Whether the pod is a spare.
     pub spare: bool,
-    /// Whether the pod is on its way out: it takes no more runs.
+    /// Whether the pod is on its way out, or a device of it is reported to have failed: it takes no more runs.
     pub leaving: bool,
-    /// Whether the kubelet found its agent ready.
-    pub kubelet_ready: bool,
+    /// Whether its agent ought to be heard: the kubelet found it ready, or it was heard before, if by another process.
+    pub expected: bool,
     /// Devices that failed and that nobody but the agent itself may have found healthy since.
     pub avoided: Vec<String>,
     /// Time between heartbeats.
@@ -108,6 +109,8 @@ struct Entry {
     lost: Option<Lost>,
     /// Why the pod must not be believed although it is heard.
     suspect: Option<String>,
+    /// What this process is about to do about the pod, or has done and not seen yet.
+    retirement: Retirement,
     reserved: HashSet<String>,
     /// Runs that were given up here and are tried elsewhere: an agent that comes back is told to stop them.
     abandoned: HashSet<String>,
@@ -118,9 +121,22 @@ struct Entry {
     task: AbortHandle,
 }
 
+/// What keeps runs from a pod before the API server shows why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retirement {
+    /// Nothing.
+    None,
+    /// A write that takes it out of service is under way.
+    Intended,
+    /// It was deleted, which nobody can take back.
+    Deleted,
+}
+
 /// All head pods that this process is, or tries to be, connected to.
 pub struct Fleet {
     entries: Mutex<HashMap<String, Entry>>,
+    /// Which pods are to blame for runs that fail.
+    suspicion: Mutex<Suspicion>,
     /// The ChimeraHeads, by namespace and name.
     groups: Mutex<BTreeMap<(String, String), Noted>>,
     /// Who waits for a place. Its lock is taken last.
@@ -133,6 +149,7 @@ impl Fleet {
     pub fn new(triggers: Arc<Triggers>) -> Arc<Self> {
         Arc::new(Self {
             entries: Mutex::default(),
+            suspicion: Mutex::default(),
             groups: Mutex::default(),
             room: WaitingRoom::new(Arc::clone(&triggers)),
             triggers,
@@ -153,11 +170,6 @@ impl Fleet {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&member.pod_uid) {
             if entry.member.address == member.address {
-                // Once a pod is on its way out, an older view of it does not bring it back.
-                let member = Member {
-                    leaving: member.leaving || entry.member.leaving,
-                    ..member
-                };
                 if entry.member != member {
                     let (namespace, pod_uid) = (member.namespace.clone(), member.pod_uid.clone());
                     entry.member = member;
@@ -179,6 +191,7 @@ impl Fleet {
             session: None,
             lost: None,
             suspect: None,
+            retirement: Retirement::None,
             reserved: HashSet::new(),
             abandoned: HashSet::new(),
             message: "connecting".into(),
@@ -188,25 +201,59 @@ impl Fleet {
         entries.insert(entry.member.pod_uid.clone(), entry);
     }
 
-    /// Gives a pod no more runs; those under way go on.
+    /// Gives a pod no more runs while a write that takes it out of service is under way; those under way go on.
     pub fn retire(&self, pod_uid: &str) {
-        if let Some(entry) = self.entries().get_mut(pod_uid) {
-            entry.member.leaving = true;
+        if let Some(entry) = self.entries().get_mut(pod_uid)
+            && entry.retirement == Retirement::None
+        {
+            entry.retirement = Retirement::Intended;
         }
     }
 
-    /// Gives a pod no more runs and expects nothing of those under way: they are tried again elsewhere.
-    pub fn condemn(&self, pod_uid: &str, lost: &Lost) {
+    /// Gives a pod runs again that was to be taken out of service and is not: its write failed, or it is wanted after all.
+    /// Whether that changed anything.
+    pub fn restore(&self, pod_uid: &str) -> bool {
+        let mut entries = self.entries();
+        let intended = |entry: &&mut Entry| entry.retirement == Retirement::Intended;
+        let Some(entry) = entries.get_mut(pod_uid).filter(intended) else {
+            return false;
+        };
+        entry.retirement = Retirement::None;
+        let namespace = entry.member.namespace.clone();
+        self.serve(&mut entries, pod_uid);
+        drop(entries);
+        self.room.tell(&namespace);
+        true
+    }
+
+    /// Gives a pod no more runs, whatever older views of it are still to come: it was deleted.
+    pub fn deleted(&self, pod_uid: &str) {
         if let Some(entry) = self.entries().get_mut(pod_uid) {
-            entry.member.leaving = true;
-            if let Some(session) = &entry.session {
-                session.end(lost);
-            }
+            entry.retirement = Retirement::Deleted;
+        }
+    }
+
+    /// Expects nothing of the runs under way on a pod: they are tried again elsewhere.
+    pub fn condemn(&self, pod_uid: &str, lost: &Lost) {
+        if let Some(entry) = self.entries().get_mut(pod_uid)
+            && let Some(session) = &entry.session
+        {
+            session.end(lost);
+        }
+    }
+
+    /// Notes how an attempt ended on a pod. One that is to blame for too many is replaced.
+    pub fn note_ended(&self, ended: Ended) {
+        let mut suspicion = self.suspicion.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspect = suspicion.note(ended);
+        drop(suspicion);
+        if let Some(Suspect { pod_uid, why }) = suspect {
+            self.suspect(&pod_uid, &why);
         }
     }
 
     /// Has a pod replaced although its agent is heard.
-    pub fn suspect(&self, pod_uid: &str, why: &str) {
+    fn suspect(&self, pod_uid: &str, why: &str) {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(pod_uid) else {
             return;
@@ -219,8 +266,10 @@ impl Fleet {
 
     /// Forgets a pod that is gone.
     pub fn leave(&self, pod_uid: &str) {
-        if let Some(entry) = self.entries().remove(pod_uid) {
+        let left = self.entries().remove(pod_uid);
+        if let Some(entry) = left {
             entry.task.abort();
+            self.room.tell(&entry.member.namespace);
         }
     }
 

@@ -2,10 +2,14 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use api::{ChimeraHead, Role, chimera_head::Regeneration, names, reasons};
+use api::{
+    ChimeraHead, Role,
+    chimera_head::{HeadPod, Regeneration},
+    names, reasons,
+};
 use controller_core::{
     head_budget::build_disruption_budget,
-    head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, plan},
+    head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, Return, plan},
     head_pod::{INCARNATION_LABEL, SLOT_LABEL, build_network_policy, build_pod},
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -138,10 +142,13 @@ fn view(scope: &Scope, pod: &Pod) -> PodView {
     }
 }
 
-/// Writes in the order of the plan: policies around the pods, who takes over, new pods, who stops, status last.
+/// Writes in the order of the plan: policies around the pods, who takes over or goes on, new pods, who stops, status last.
+/// Pods that a former plan was about to take out of service and this one keeps are given runs again before any write.
 async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Action, CallError> {
     let Plan {
+        keep,
         duties,
+        restore,
         create: new,
         drain,
         remove,
@@ -151,11 +158,20 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
         unsettled,
     } = plan;
     let context = &scope.context;
+    let restored = keep.iter().filter(|uid| context.fleet.restore(uid)).count();
+    if restored > 0 {
+        context
+            .triggers
+            .head(&head.namespace().unwrap_or_default(), &head.name_any());
+    }
     let uid = head.uid().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &head.namespace().unwrap_or_default());
     apply_policies(scope, head, &uid).await?;
     for duty in &duties {
         apply_duty(scope, head, &pods, duty).await?;
+    }
+    for wanted in &restore {
+        apply_return(head, &pods, wanted).await?;
     }
     let refused = create_pods(scope, head, &pods, &new).await?;
     for removal in &drain {
@@ -163,14 +179,13 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     }
     for removal in &remove {
         tracing::info!(head = %head.name_any(), pod = removal.name, reason = removal.reason, "removing a pod");
-        context.fleet.retire(&removal.uid);
-        delete(&pods, &removal.name, &removal.uid).await?;
+        remove_pod(context, &pods, &removal.name, &removal.uid).await?;
         if removal.reason == reasons::DRAINED {
             let note = format!("pod {} had no more runs and was removed", removal.name);
             context.events.normal(head, reasons::DRAINED, note);
         }
     }
-    if !(duties.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
+    if !(duties.is_empty() && restore.is_empty() && new.is_empty() && drain.is_empty() && remove.is_empty()) {
         scope.refused_pods.note(&uid, refused);
     }
     if head.status.as_ref() != Some(&status) {
@@ -205,6 +220,16 @@ async fn apply_duty(
     Ok(())
 }
 
+/// Takes a pod back that is still on its way out.
+async fn apply_return(head: &ChimeraHead, pods: &Api<Pod>, wanted: &Return) -> Result<(), CallError> {
+    tracing::info!(head = %head.name_any(), pod = wanted.name, "a pod that was drained is wanted again");
+    match label(pods, &wanted.name, &wanted.uid, names::DRAINING_LABEL, "false").await {
+        // It is gone meanwhile, which brings the head back here.
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        other => other,
+    }
+}
+
 /// Takes a pod out of service, first here and then by its label, which is what later decisions go by.
 async fn apply_drain(
     scope: &Scope,
@@ -212,14 +237,32 @@ async fn apply_drain(
     pods: &Api<Pod>,
     removal: &Removal,
 ) -> Result<(), CallError> {
-    scope.context.fleet.retire(&removal.uid);
+    let fleet = &scope.context.fleet;
+    fleet.retire(&removal.uid);
     match label(pods, &removal.name, &removal.uid, names::DRAINING_LABEL, "true").await {
         Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
-        other => other?,
+        Err(error) => {
+            fleet.restore(&removal.uid);
+            return Err(error);
+        }
+        Ok(()) => {}
     }
     let note = format!("pod {} takes no new runs", removal.name);
     scope.context.events.normal(head, removal.reason, note);
     Ok(())
+}
+
+/// Deletes a pod, which is given no more runs from now on unless that fails.
+pub async fn remove_pod(context: &Context, pods: &Api<Pod>, name: &str, uid: &str) -> Result<(), CallError> {
+    context.fleet.retire(uid);
+    let deleted = delete(pods, name, uid).await;
+    match &deleted {
+        Ok(()) => context.fleet.deleted(uid),
+        Err(_) => {
+            context.fleet.restore(uid);
+        }
+    }
+    deleted
 }
 
 /// Makes pods; why the last one could not be made.
@@ -325,10 +368,15 @@ pub fn follow_pod(scope: &Scope, pod: &Pod, deleted: bool) {
     let ended = state::failure(pod).is_some();
     match head.filter(|head| owns(head, pod)) {
         Some(head) if !deleted && !ended => {
+            let condemnation = state::condemnation(pod);
             if let Some(member) = member(pod, &head) {
+                let member = Member {
+                    leaving: member.leaving || condemnation.is_some(),
+                    ..member
+                };
                 context.fleet.join(member, &context.tls);
             }
-            if let Some(Condemnation { cause, message }) = state::condemnation(pod) {
+            if let Some(Condemnation { cause, message }) = condemnation {
                 let since = clock::now();
                 context.fleet.condemn(
                     &uid,
@@ -361,12 +409,19 @@ pub fn member(pod: &Pod, head: &ChimeraHead) -> Option<Member> {
         role: head.spec.role,
         spare: state::is_labelled(pod, names::SPARE_LABEL),
         leaving: pod.metadata.deletion_timestamp.is_some() || state::is_labelled(pod, names::DRAINING_LABEL),
-        kubelet_ready: state::is_ready(pod),
+        expected: state::is_ready(pod) || has_served(head, pod),
         avoided: state::avoided(pod, head),
         heartbeat: Duration::from_millis(millis),
         failure_threshold: u32::try_from(head.spec.health.failure_threshold).unwrap_or(3),
         only_for: None,
     })
+}
+
+/// Whether the pod's agent was heard before, as the head's status remembers.
+fn has_served(head: &ChimeraHead, pod: &Pod) -> bool {
+    let status = head.status.as_ref();
+    let known = status.and_then(|status| status.pods.iter().find(|known| known.uid == pod.metadata.uid));
+    known.is_some_and(HeadPod::has_served)
 }
 
 /// Brings the metrics about heads in line with the fleet.

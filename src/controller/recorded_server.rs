@@ -271,6 +271,7 @@ impl State {
         let query: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
         match *method {
             Method::POST => self.create(uri.path(), object),
+            Method::PATCH if !query.contains_key("fieldManager") => self.merge(uri.path(), &object),
             Method::PATCH => {
                 let manager = query.get("fieldManager").expect("a field manager");
                 let force = query.get("force") == Some(&"true");
@@ -306,6 +307,20 @@ impl State {
             ..Stored::default()
         };
         (201, self.store(&path, stored))
+    }
+
+    /// A merge patch (RFC 7386) of labels, for the object with the UID that it names.
+    fn merge(&mut self, path: &str, patch: &Value) -> (u16, Value) {
+        let Some(mut stored) = self.objects.get(path).cloned() else {
+            return failure(404, "NotFound");
+        };
+        if stored.value["metadata"]["uid"] != patch["metadata"]["uid"] {
+            return failure(409, "Conflict");
+        }
+        for (label, value) in patch["metadata"]["labels"].as_object().expect("labels") {
+            stored.value["metadata"]["labels"][label] = value.clone();
+        }
+        (200, self.store(path, stored))
     }
 
     /// Server-side apply.

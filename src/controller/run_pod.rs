@@ -95,8 +95,7 @@ pub async fn remove_superfluous(
     );
     for pod in superfluous(pods, wanted) {
         tracing::info!(workflow = %workflow.name_any(), pod = pod.name, "removing the pod of a run that is over");
-        scope.context.fleet.retire(&pod.uid);
-        delete(&api, &pod.name, &pod.uid).await?;
+        head::remove_pod(&scope.context, &api, &pod.name, &pod.uid).await?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use api::{MamlWorkflow, MamlWorkflowStatus, reasons};
 use controller_core::{
     inputs::Inputs,
     run::Ending,
+    suspicion::Ended,
     workflow_plan::{Loss, RunState},
 };
 use head_proto::{ResumeRequest, RunEvent, RunRequest, run_event};
@@ -183,35 +184,40 @@ impl Runs {
         let (uid, workflow, run_id, attempt, timeout) =
             (run.uid, run.workflow, run.run_id, run.attempt, run.timeout);
         let key = uid.clone();
+        let document = record.status.document_digest.clone();
+        let run = record.receipt_name.clone();
         let task = async move {
             let pod_uid = on.member.pod_uid.clone();
             let limit = timeout + GRACE;
-            let state = match tokio::time::timeout(limit, answer(&runs.fleet, &run_id, on, request)).await {
-                Ok(Ok(ending)) => RunState::Ended {
+            let answered = tokio::time::timeout(limit, answer(&runs.fleet, &run_id, on, request)).await;
+            let state = match answered.unwrap_or_else(|_| Err(Unanswered::too_late())) {
+                Ok(ending) => RunState::Ended {
                     attempt,
                     ending: Box::new(ending),
                 },
-                Ok(Err((reason, message))) => {
+                Err(Unanswered {
+                    reason,
+                    message,
+                    by_itself,
+                }) => {
                     tracing::warn!(reason, message, "attempt lost");
                     runs.metrics.attempts_lost.with_label_values(&[reason]).inc();
+                    runs.fleet.abandon(&run_id, &pod_uid);
+                    if let Some(document) = document.filter(|_| by_itself) {
+                        runs.fleet.note_ended(Ended {
+                            pod_uid: pod_uid.clone(),
+                            run,
+                            document: document.sha256,
+                            failure: Some(reason),
+                        });
+                    }
                     RunState::Lost(Loss {
                         attempt,
                         reason,
                         message,
                     })
                 }
-                Err(_) => {
-                    let message = format!("no answer {} s after the run's time limit", GRACE.as_secs());
-                    RunState::Lost(Loss {
-                        attempt,
-                        reason: reasons::HEAD_LOST,
-                        message,
-                    })
-                }
             };
-            if matches!(state, RunState::Lost(_)) {
-                runs.fleet.abandon(&run_id, &pod_uid);
-            }
             runs.end(&uid, &run_id, &pod_uid, state);
             runs.triggers.workflow(&workflow);
         };
@@ -271,24 +277,61 @@ impl Runs {
     }
 }
 
+/// An attempt that will have no answer.
+struct Unanswered {
+    /// One of [`api::reasons`].
+    reason: &'static str,
+    /// For a person.
+    message: String,
+    /// Whether its agent is heard nevertheless, so that no other fault explains it.
+    by_itself: bool,
+}
+
+impl Unanswered {
+    /// With its agent, its device or its pod, which is made good as such.
+    fn with_its_head(reason: &'static str, message: String) -> Self {
+        Self {
+            reason,
+            message,
+            by_itself: false,
+        }
+    }
+
+    fn by_itself(reason: &'static str, message: String) -> Self {
+        Self {
+            reason,
+            message,
+            by_itself: true,
+        }
+    }
+
+    fn too_late() -> Self {
+        let message = format!("no answer {} s after the run's time limit", GRACE.as_secs());
+        Self::by_itself(reasons::HEAD_LOST, message)
+    }
+}
+
 /// Follows a run to its end, or to that of its agent, whichever is first. An answer that has arrived counts.
 async fn answer(
     fleet: &Fleet,
     run_id: &str,
     on: Reservation,
     request: Request,
-) -> Result<Ending, (&'static str, String)> {
+) -> Result<Ending, Unanswered> {
     let (fate, pod) = (on.link.fate.clone(), on.member.pod.clone());
     tokio::select! {
         biased;
         ended = follow(fleet, run_id, on, request) => ended,
-        lost = fate.lost() => Err(match lost {
-            None => (reasons::HEAD_LOST, format!("pod {pod} is gone")),
-            Some(lost) if lost.cause == reasons::GPU_UNHEALTHY => {
-                (reasons::GPU_UNHEALTHY, format!("pod {pod}: {}", lost.message))
-            }
-            Some(lost) => (reasons::HEAD_LOST, format!("pod {pod}: {}", lost.message)),
-        }),
+        lost = fate.lost() => {
+            let (reason, message) = match lost {
+                None => (reasons::HEAD_LOST, format!("pod {pod} is gone")),
+                Some(lost) if lost.cause == reasons::GPU_UNHEALTHY => {
+                    (reasons::GPU_UNHEALTHY, format!("pod {pod}: {}", lost.message))
+                }
+                Some(lost) => (reasons::HEAD_LOST, format!("pod {pod}: {}", lost.message)),
+            };
+            Err(Unanswered::with_its_head(reason, message))
+        }
     }
 }
 
@@ -298,7 +341,7 @@ async fn follow(
     run_id: &str,
     mut on: Reservation,
     request: Request,
-) -> Result<Ending, (&'static str, String)> {
+) -> Result<Ending, Unanswered> {
     let mut answer = match request {
         Request::Run(request) => connection::client(on.link.channel.clone()).run(request).await,
         Request::Resume => resume(&on, run_id).await,
@@ -317,11 +360,12 @@ async fn follow(
         }
         // Whether the agent is lost or only the connection is soon known; an agent that is heard is asked for a while.
         let since = *broken_since.get_or_insert_with(Instant::now);
-        if !fleet.may_answer(&on.member.pod_uid) || since.elapsed() > RECONNECT_FOR {
-            return Err((
-                reasons::HEAD_LOST,
-                format!("pod {}: {}", on.member.pod, error.message()),
-            ));
+        let message = || format!("pod {}: {}", on.member.pod, error.message());
+        if !fleet.may_answer(&on.member.pod_uid) {
+            return Err(Unanswered::with_its_head(reasons::HEAD_LOST, message()));
+        }
+        if since.elapsed() > RECONNECT_FOR {
+            return Err(Unanswered::by_itself(reasons::HEAD_LOST, message()));
         }
         tokio::time::sleep(RECONNECT_PAUSE).await;
         if let Some(link) = fleet.link(&on.member.pod_uid) {
@@ -340,18 +384,26 @@ async fn resume(on: &Reservation, run_id: &str) -> Result<tonic::Response<Stream
 }
 
 /// Whether the head's word is final: asking it again would not help.
-fn final_refusal(status: &Status) -> Option<(&'static str, String)> {
+fn final_refusal(status: &Status) -> Option<Unanswered> {
     match status.code() {
-        Code::NotFound => Some((
+        // Its agent was started again.
+        Code::NotFound => Some(Unanswered::with_its_head(
             reasons::HEAD_LOST,
             format!("the head does not know the run: {}", status.message()),
+        )),
+        // It has more runs than this process knows of, which says nothing against it.
+        Code::ResourceExhausted => Some(Unanswered::with_its_head(
+            reasons::GRANT_REFUSED,
+            status.message().to_owned(),
         )),
         Code::InvalidArgument
         | Code::FailedPrecondition
         | Code::PermissionDenied
         | Code::Unauthenticated
-        | Code::ResourceExhausted
-        | Code::Unimplemented => Some((reasons::GRANT_REFUSED, status.message().to_owned())),
+        | Code::Unimplemented => Some(Unanswered::by_itself(
+            reasons::GRANT_REFUSED,
+            status.message().to_owned(),
+        )),
         _ => None,
     }
 }

@@ -57,7 +57,6 @@ pub fn process(
         key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),
         metrics,
         fleet,
-        suspicion: std::sync::Mutex::default(),
         triggers,
         keyring: Keyring::default(),
         offline_root,

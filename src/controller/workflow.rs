@@ -9,7 +9,7 @@ use api::{
     reasons,
 };
 use controller_core::{
-    demand::Demand,
+    demand::{Demand, Tried},
     no_place::{NoPlace, Why},
     run::{Destination, Intent, build_grant, run_key},
     run_pod::{RunPod, lost, wanted},
@@ -276,7 +276,10 @@ async fn start_run(
     let context = &scope.context;
     let (created, uid) = age(workflow);
     let run_id = run_key(workflow).run_id(start.attempt);
-    let demand = Demand::of(workflow, &start.accepted.document);
+    let demand = Demand {
+        tried: Tried::of(&start.status.attempts, clock::now()),
+        ..Demand::of(workflow, &start.accepted.document)
+    };
     let run = Candidacy {
         run_id: run_id.clone(),
         workflow: ObjectRef::from_obj(workflow),
@@ -296,11 +299,8 @@ async fn start_run(
             return Box::pin(apply(scope, workflow, plan)).await;
         }
     };
-    let claimed = claim(scope, workflow, &start, &run_id, &reservation).await;
-    if !matches!(claimed, Ok(Some(_))) {
-        context.fleet.release(&run_id, &reservation.member.pod_uid);
-    }
-    match claimed? {
+    let held = context.fleet.hold(&run_id, &reservation);
+    match claim(scope, workflow, &start, &run_id, &reservation).await? {
         Some((status, request)) => {
             let waited =
                 std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
@@ -321,6 +321,7 @@ async fn start_run(
                 timeout: timeout(workflow),
             };
             context.runs.drive(run, reservation, Request::Run(request));
+            held.keep();
             Ok(Action::requeue(RESYNC))
         }
         // Somebody changed the workflow meanwhile: that change brings it back here.

@@ -1,8 +1,9 @@
 //! What a run asks of a head, need by need, and what a head lacks of it. No IO.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
-use api::{Isolation, MamlWorkflow, Role};
+use api::{Isolation, MamlWorkflow, Role, maml_workflow::LostAttempt};
+use jiff::Timestamp;
 use maml::Document;
 
 use crate::{
@@ -16,6 +17,52 @@ const ORTAC: &str = "ortac";
 const SIMULATORS: [&str; 2] = ["qiskit-aer", "qiskit"];
 /// Bytes of one amplitude of a state vector: a complex number of two doubles.
 const AMPLITUDE_BYTES: u128 = 16;
+
+/// For how long after a loss another pod is waited for, were all of them busy.
+const AVOIDED_FOR: Duration = Duration::from_secs(30);
+
+/// The pods that have lost attempts of a run: the last resort for the next one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tried {
+    /// Their names, the latest last.
+    pods: Vec<String>,
+    /// Whether a place elsewhere is rather waited for.
+    avoided: bool,
+}
+
+impl Tried {
+    /// What these attempts have tried.
+    pub fn of(attempts: &[LostAttempt], now: Timestamp) -> Self {
+        let mut pods: Vec<String> = Vec::new();
+        for pod in attempts.iter().filter_map(|lost| lost.pod.as_ref()) {
+            pods.retain(|known| known != pod);
+            pods.push(pod.clone());
+        }
+        let avoided = avoided_for(attempts, now).is_some();
+        Self { pods, avoided }
+    }
+
+    /// How lately a pod has lost an attempt: the lower, the longer ago; none when it has lost none.
+    pub fn lately(&self, pod: &str) -> Option<usize> {
+        self.pods.iter().position(|tried| tried == pod)
+    }
+
+    /// Whether a pod is not used as long as another one takes such runs.
+    pub fn avoids(&self, pod: &str) -> bool {
+        self.avoided && self.lately(pod).is_some()
+    }
+}
+
+/// For how long the pods of these attempts are avoided still.
+pub fn avoided_for(attempts: &[LostAttempt], now: Timestamp) -> Option<Duration> {
+    let last = attempts
+        .iter()
+        .filter(|lost| lost.pod.is_some())
+        .map(|lost| lost.time)
+        .max()?;
+    let passed = Duration::try_from(now.duration_since(last)).unwrap_or_default();
+    AVOIDED_FOR.checked_sub(passed).filter(|left| !left.is_zero())
+}
 
 /// What a run asks of a head. Runs of equal demands wait in one lane of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -42,10 +89,12 @@ pub struct Demand {
     pub qubits: Option<u32>,
     /// Whether a place beside other runs will do, or a pod of its own is asked for.
     pub isolation: Isolation,
+    /// Where it has been tried.
+    pub tried: Tried,
 }
 
 impl Demand {
-    /// What this workflow asks for with this document.
+    /// What this workflow asks for with this document, before any attempt.
     pub fn of(workflow: &MamlWorkflow, document: &Document) -> Self {
         let (spec, requires) = (&workflow.spec, &document.front_matter.requires);
         let permissions = &document.front_matter.permissions;
@@ -67,6 +116,7 @@ impl Demand {
             memory_bytes: requires.memory_bytes,
             qubits: requires.qubits,
             isolation: spec.isolation,
+            tried: Tried::default(),
         }
     }
 
@@ -355,6 +405,38 @@ mod tests {
             Need::Gpus(2).lacking(&head).as_deref(),
             Some("it has 1, and 1 unhealthy")
         );
+    }
+
+    #[test]
+    fn pods_that_lost_attempts_are_known_by_how_lately_and_avoided_for_a_while() {
+        let lost = |attempt, pod: &str, second| LostAttempt {
+            attempt,
+            head: Some("h".into()),
+            pod: Some(pod.into()),
+            reason: "HeadLost".into(),
+            message: None,
+            time: Timestamp::from_second(second).expect("in range"),
+        };
+        let attempts = [lost(1, "a", 10), lost(2, "b", 20), lost(3, "a", 30)];
+        let at = |second| Tried::of(&attempts, Timestamp::from_second(second).expect("in range"));
+        let tried = at(30);
+        assert_eq!(
+            ["b", "a", "c"].map(|pod| tried.lately(pod)),
+            [Some(0), Some(1), None]
+        );
+        for (second, avoided) in [(30, true), (59, true), (60, false)] {
+            assert_eq!(
+                (at(second).avoids("a"), at(second).avoids("c")),
+                (avoided, false),
+                "{second}"
+            );
+        }
+        assert_eq!(at(60).lately("a"), Some(1), "it stays the last choice");
+        let nowhere = LostAttempt {
+            pod: None,
+            ..lost(1, "a", 10)
+        };
+        assert_eq!(Tried::of(&[nowhere], attempts[0].time), Tried::default());
     }
 
     #[test]

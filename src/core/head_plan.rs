@@ -70,6 +70,24 @@ impl Removal {
     }
 }
 
+/// A pod that was to go and is wanted again: it takes new runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Return {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+impl Return {
+    fn of(pod: &PodView) -> Self {
+        Self {
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+        }
+    }
+}
+
 /// A pod whose duty changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Duty {
@@ -84,8 +102,12 @@ pub struct Duty {
 /// The decision. It is applied in the order of its fields, so that whoever takes over serves before anybody stops.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
+    /// UIDs of the pods that stay in service.
+    pub keep: Vec<String>,
     /// Duties to change, promotions first.
     pub duties: Vec<Duty>,
+    /// Pods that are drained no longer.
+    pub restore: Vec<Return>,
     /// Pods to make.
     pub create: Vec<NewPod>,
     /// Pods that take no new runs from now on.
@@ -116,11 +138,13 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         .collect();
     let generation = rollout::Generation::of(observed, &kept, may_create);
     let drain = rollout::drains(observed, &kept, &generation);
-    let staying: Vec<&PodView> = kept
+    let mut staying: Vec<&PodView> = kept
         .iter()
         .copied()
         .filter(|pod| !drain.iter().any(|removal| removal.uid == pod.uid))
         .collect();
+    let returning = rollout::returning(observed, &staying, &remove);
+    staying.extend(&returning);
     let active = duties::choose_active(&staying, spec.replicas);
     let duties = duties::changes(&staying, &active);
     let create = if may_create {
@@ -140,13 +164,16 @@ pub fn plan(observed: &Observed<'_>) -> Plan {
         observed,
         active: &active,
         draining: &drain,
+        returning: &returning,
         removed: &remove,
         rows: review.rows,
         found: review.found.len(),
         image_error: image.err(),
     });
     Plan {
+        keep: staying.iter().map(|pod| pod.uid.clone()).collect(),
         duties,
+        restore: returning.into_iter().map(Return::of).collect(),
         create,
         drain,
         remove,

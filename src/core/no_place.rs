@@ -8,7 +8,7 @@ use pep508_rs::pep440_rs::Version;
 
 use crate::{
     demand::{Demand, Need},
-    placement::{Group, HeadView},
+    placement::{Group, HeadView, is_free},
 };
 
 /// Why a run has no place.
@@ -68,7 +68,17 @@ pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace
         .iter()
         .find(|candidate| candidate.state == CandidateState::ScaledToZero);
     let (why, message) = if busy > 0 {
-        (Why::Busy, format!("all {busy} suitable head pod(s) are busy"))
+        let avoided = pods
+            .iter()
+            .filter(|pod| demand.tried.avoids(&pod.pod) && is_free(pod));
+        let but = match avoided.count() {
+            0 => String::new(),
+            count => format!(", but for {count} that lost an attempt of this run a moment ago"),
+        };
+        (
+            Why::Busy,
+            format!("all {busy} suitable head pod(s) are busy{but}"),
+        )
     } else if unready > 0 {
         let message = format!("{unready} suitable head pod(s), none of them ready");
         (Why::NotReady, message)
@@ -104,6 +114,9 @@ fn state_of_pod(pod: &HeadView, needs: &[Need<'_>]) -> (CandidateState, String) 
         (CandidateState::NotReady, "its agent takes no runs yet".to_owned())
     } else if pod.spare {
         (CandidateState::Spare, "waits to replace a lost pod".to_owned())
+    } else if is_free(pod) {
+        let message = "lost an attempt of this run: another pod is waited for first";
+        (CandidateState::Busy, message.to_owned())
     } else {
         (
             CandidateState::Busy,

@@ -75,16 +75,30 @@ pub fn suits(head: &HeadView, demand: &Demand) -> bool {
     demand.isolation == Isolation::Process && meets(head, demand)
 }
 
-/// Chooses the least loaded ready pod that suits, the first by name among equals; gives its UID.
+/// Chooses a free pod that suits: one that has lost no attempt of the run, else the one whose loss is longest ago; of several
+/// the least loaded, and the first by name among equals. Gives its UID.
 pub fn choose<'a>(pods: &'a [HeadView], demand: &Demand) -> Option<&'a str> {
-    let free = pods.iter().filter(|pod| is_free(pod) && suits(pod, demand));
+    let free = pods
+        .iter()
+        .filter(|pod| is_free(pod) && suits(pod, demand) && !is_avoided(pod, demand, pods));
     // Load as a fraction, compared without division: running / capacity.
     let least = free.min_by(|a, b| {
         let left = u64::from(a.running) * u64::from(b.capacity);
         let right = u64::from(b.running) * u64::from(a.capacity);
-        left.cmp(&right).then_with(|| a.pod.cmp(&b.pod))
+        let lately = |pod: &HeadView| demand.tried.lately(&pod.pod);
+        (lately(a), left, &a.pod).cmp(&(lately(b), right, &b.pod))
     });
     least.map(|pod| pod.pod_uid.as_str())
+}
+
+/// Whether a place elsewhere is rather waited for: the pod has just lost an attempt of the run, and another one, be it busy,
+/// takes such runs. A pod on which everything fails at once is always the least loaded one.
+pub fn is_avoided(pod: &HeadView, demand: &Demand, pods: &[HeadView]) -> bool {
+    let others = || {
+        pods.iter()
+            .filter(|other| demand.tried.lately(&other.pod).is_none())
+    };
+    demand.tried.avoids(&pod.pod) && others().any(|other| other.ready && !other.spare && suits(other, demand))
 }
 
 /// Whether the pod can take one more run.
@@ -95,6 +109,7 @@ pub fn is_free(pod: &HeadView) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::demand::Tried;
     use crate::no_place::{NoPlace, Why, no_place};
 
     pub fn offer(languages: &[&str], packages: &[(&str, &str)]) -> Arc<Offer> {
@@ -142,6 +157,7 @@ pub(crate) mod tests {
             memory_bytes: None,
             qubits: None,
             isolation: api::Isolation::Process,
+            tried: Tried::default(),
         }
     }
 
@@ -164,6 +180,72 @@ pub(crate) mod tests {
         heads[0].running = 2;
         heads[1].running = 2;
         assert_eq!(why(&heads, &demand()), Why::Busy);
+    }
+
+    /// After losses on these pods, so many seconds ago.
+    fn retry(pods: &[&str], seconds_ago: i64) -> Demand {
+        let time = jiff::Timestamp::from_second(1_000).expect("in range");
+        let lost = pods
+            .iter()
+            .zip(1..)
+            .map(|(pod, attempt)| api::maml_workflow::LostAttempt {
+                attempt,
+                head: Some("h".into()),
+                pod: Some((*pod).into()),
+                reason: api::reasons::HEAD_LOST.into(),
+                message: None,
+                time,
+            });
+        let now = jiff::Timestamp::from_second(1_000 + seconds_ago).expect("in range");
+        let tried = Tried::of(&lost.collect::<Vec<_>>(), now);
+        Demand { tried, ..demand() }
+    }
+
+    #[test]
+    fn a_pod_that_lost_an_attempt_is_the_last_resort_for_the_next() {
+        let mut heads = vec![head("a", Role::Quantum), head("b", Role::Quantum)];
+        heads[1].running = 1;
+        assert_eq!(
+            place(&heads, &[], &retry(&["a"], 0)),
+            Ok("uid-b".into()),
+            "however loaded"
+        );
+        assert_eq!(
+            place(&heads, &[], &retry(&["b", "a"], 0)),
+            Ok("uid-b".into()),
+            "longest ago"
+        );
+        assert_eq!(place(&heads, &[], &retry(&["a", "b"], 0)), Ok("uid-a".into()));
+        heads[1].running = 2;
+        let none = place(&heads, &[], &retry(&["a"], 0)).expect_err("another one is waited for");
+        assert_eq!(none.why, Why::Busy);
+        assert!(none.message.contains("lost an attempt"), "{}", none.message);
+        assert_eq!(
+            place(&heads, &[], &retry(&["a"], 30)),
+            Ok("uid-a".into()),
+            "but not for ever"
+        );
+        for unusable in [
+            HeadView {
+                ready: false,
+                ..heads[1].clone()
+            },
+            HeadView {
+                spare: true,
+                ..heads[1].clone()
+            },
+            HeadView {
+                namespace: "other".into(),
+                ..heads[1].clone()
+            },
+        ] {
+            let heads = [heads[0].clone(), unusable];
+            assert_eq!(
+                place(&heads, &[], &retry(&["a"], 0)),
+                Ok("uid-a".into()),
+                "{heads:?}"
+            );
+        }
     }
 
     #[test]

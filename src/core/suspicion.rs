@@ -1,5 +1,5 @@
 //! Whether a head is to blame for the runs that fail on it: three different documents that fail alike on one pod and
-//! nowhere else. No IO.
+//! nowhere else, or three runs of whatever documents that fail there by the head's own word and succeed elsewhere. No IO.
 //!
 //! A user's error fails wherever it is run, and one user may send many broken documents to the same pod, so a failure that
 //! could be the program's own doing counts only where the same document has succeeded on another pod. Time-outs, limits and
@@ -9,17 +9,19 @@ use std::collections::{BTreeSet, VecDeque};
 
 use api::reasons;
 
-/// How many different documents must fail alike.
-const DOCUMENTS: usize = 3;
-/// How many runs are remembered.
+/// How many different documents, or runs, must fail alike.
+const ENOUGH: usize = 3;
+/// How many attempts are remembered.
 const REMEMBERED: usize = 512;
 
-/// Failures of the head itself.
+/// Failures of the head itself, which no program can bring about.
 const OF_THE_HEAD: [&str; 3] = [
     reasons::INTERPRETER_LOST,
     reasons::SANDBOX_FAILED,
     reasons::ATTESTATION_INVALID,
 ];
+/// Failures of the head or of who asks it, as of the clock of either: an agent that refuses grants or does not answer.
+const OF_THE_HEAD_OR_OPERATOR: [&str; 2] = [reasons::GRANT_REFUSED, reasons::HEAD_LOST];
 /// Failures that a program can bring about, and a head too.
 const OF_EITHER: [&str; 4] = [
     reasons::PROGRAM_FAILED,
@@ -28,72 +30,113 @@ const OF_EITHER: [&str; 4] = [
     reasons::OUTPUTS_UNREADABLE,
 ];
 
-/// How a run ended on a pod.
+/// How an attempt ended on a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// UID of the pod.
     pub pod_uid: String,
+    /// Names the run: the same for all of its attempts.
+    pub run: String,
     /// SHA-256 of the document.
     pub document: String,
     /// One of [`api::reasons`]; none when it succeeded.
     pub failure: Option<&'static str>,
 }
 
-/// The latest runs.
+/// A pod that is to blame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Why, for a person.
+    pub why: String,
+}
+
+/// The latest attempts.
 #[derive(Debug, Default)]
 pub struct Suspicion {
-    runs: VecDeque<Ended>,
+    ended: VecDeque<Ended>,
 }
 
 impl Suspicion {
-    /// Notes a run. If its pod is to blame for it and for others, why; those are forgotten then.
-    pub fn note(&mut self, run: Ended) -> Option<String> {
-        if self.runs.len() == REMEMBERED {
-            self.runs.pop_front();
+    /// Notes an attempt. If a pod is to blame for it and for others, which, and why; those are forgotten then.
+    pub fn note(&mut self, ended: Ended) -> Option<Suspect> {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
         }
-        let (pod_uid, failure) = (run.pod_uid.clone(), run.failure);
-        self.runs.push_back(run);
-        let reason = failure?;
-        let documents = blamed(self.runs.make_contiguous(), &pod_uid, reason);
-        if documents < DOCUMENTS {
-            return None;
-        }
-        self.runs.retain(|run| run.pod_uid != pod_uid);
-        Some(format!(
-            "{documents} different documents failed here with {reason} and nowhere else"
-        ))
+        let document = ended.document.clone();
+        let candidates = if ended.failure.is_some() {
+            vec![ended.clone()]
+        } else {
+            // What has succeeded here may speak against those pods on which it failed.
+            let failed = |known: &&Ended| known.document == document && known.failure.is_some();
+            self.ended.iter().filter(failed).cloned().collect()
+        };
+        self.ended.push_back(ended);
+        let all = &*self.ended.make_contiguous();
+        let suspect = candidates
+            .iter()
+            .find_map(|failed| blame(all, &failed.pod_uid, failed.failure?))?;
+        self.ended.retain(|known| known.pod_uid != suspect.pod_uid);
+        Some(suspect)
     }
 }
 
-/// How many documents failed on this pod for this reason since a document last succeeded there, and did not fail so on
-/// another pod.
-fn blamed(runs: &[Ended], pod_uid: &str, reason: &'static str) -> usize {
-    if !OF_THE_HEAD.contains(&reason) && !OF_EITHER.contains(&reason) {
-        return 0;
+/// Whether this pod is to blame for attempts that ended for this reason since one last succeeded there.
+fn blame(all: &[Ended], pod_uid: &str, reason: &'static str) -> Option<Suspect> {
+    let of_the_head = OF_THE_HEAD.contains(&reason);
+    let runs_count = of_the_head || OF_THE_HEAD_OR_OPERATOR.contains(&reason);
+    if !runs_count && !OF_EITHER.contains(&reason) {
+        return None;
     }
     let elsewhere = |document: &str, failure: Option<&str>| {
-        runs.iter()
-            .any(|run| run.pod_uid != pod_uid && run.document == document && run.failure == failure)
+        all.iter()
+            .any(|known| known.pod_uid != pod_uid && known.document == document && known.failure == failure)
     };
-    let here = runs.iter().rev().filter(|run| run.pod_uid == pod_uid);
-    let documents: BTreeSet<_> = here
-        .take_while(|run| run.failure.is_some())
-        .filter(|run| run.failure == Some(reason))
-        .map(|run| run.document.as_str())
+    let here = all.iter().rev().filter(|known| known.pod_uid == pod_uid);
+    let failed: Vec<_> = here
+        .take_while(|known| known.failure.is_some())
+        .filter(|known| known.failure == Some(reason) && !elsewhere(&known.document, Some(reason)))
+        .map(|known| (known, elsewhere(&known.document, None)))
         .collect();
-    let is_the_heads = |document: &&str| {
-        !elsewhere(document, Some(reason)) && (OF_THE_HEAD.contains(&reason) || elsewhere(document, None))
+    let documents: BTreeSet<_> = failed
+        .iter()
+        .filter(|(_, succeeded)| of_the_head || *succeeded)
+        .map(|(known, _)| &known.document)
+        .collect();
+    let runs: BTreeSet<_> = failed
+        .iter()
+        .filter(|(_, succeeded)| runs_count && *succeeded)
+        .map(|(known, _)| &known.run)
+        .collect();
+    let why = if documents.len() >= ENOUGH {
+        let count = documents.len();
+        format!("{count} different documents failed here with {reason} and nowhere else")
+    } else if runs.len() >= ENOUGH {
+        let count = runs.len();
+        format!("{count} runs failed here with {reason}, whose documents succeeded elsewhere")
+    } else {
+        return None;
     };
-    documents.into_iter().filter(is_the_heads).count()
+    Some(Suspect {
+        pod_uid: pod_uid.to_owned(),
+        why,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// An attempt of a run of its own.
     fn ended(pod: &str, document: &str, failure: Option<&'static str>) -> Ended {
+        attempt(pod, document, document, failure)
+    }
+
+    fn attempt(pod: &str, run: &str, document: &str, failure: Option<&'static str>) -> Ended {
         Ended {
             pod_uid: pod.to_owned(),
+            run: run.to_owned(),
             document: document.to_owned(),
             failure,
         }
@@ -193,11 +236,75 @@ mod tests {
     }
 
     #[test]
+    fn runs_of_one_document_that_the_head_fails_and_others_carry_out_make_it_suspect() {
+        for reason in [
+            reasons::INTERPRETER_LOST,
+            reasons::SANDBOX_FAILED,
+            reasons::GRANT_REFUSED,
+            reasons::HEAD_LOST,
+        ] {
+            let mut suspicion = Suspicion::default();
+            let mut run = |run: &str, elsewhere| {
+                let failed = suspicion.note(attempt("a", run, "1", Some(reason)));
+                failed.or_else(|| suspicion.note(attempt("b", run, "1", elsewhere)))
+            };
+            assert_eq!(
+                (run("x", None), run("y", None), run("x", None)),
+                (None, None, None)
+            );
+            let suspect = run("z", None).expect("three runs");
+            assert_eq!(suspect.pod_uid, "a", "{reason}");
+            assert!(suspect.why.starts_with("3 runs"), "{}", suspect.why);
+        }
+    }
+
+    #[test]
+    fn a_success_elsewhere_that_comes_after_the_failures_speaks_against_the_pod_too() {
+        let mut suspicion = Suspicion::default();
+        for run in ["x", "y", "z"] {
+            assert_eq!(
+                suspicion.note(attempt("a", run, "1", Some(reasons::GRANT_REFUSED))),
+                None
+            );
+        }
+        let suspect = suspicion
+            .note(attempt("b", "x", "1", None))
+            .expect("a is to blame");
+        assert_eq!(suspect.pod_uid, "a");
+    }
+
+    #[test]
+    fn what_the_operator_may_be_to_blame_for_counts_only_where_others_did_better() {
+        for reason in [reasons::GRANT_REFUSED, reasons::HEAD_LOST] {
+            let runs: Vec<_> = ["1", "2", "3", "4"]
+                .map(|document| ("a", document, Some(reason)))
+                .into();
+            assert!(!is_suspect(&runs), "{reason}");
+        }
+    }
+
+    #[test]
+    fn runs_of_one_document_whose_own_error_it_may_be_never_make_a_pod_suspect() {
+        for reason in [
+            reasons::PROGRAM_FAILED,
+            reasons::PROGRAM_KILLED,
+            reasons::TIMED_OUT,
+        ] {
+            let mut suspicion = Suspicion::default();
+            for run in 0..20 {
+                let run = run.to_string();
+                assert_eq!(suspicion.note(attempt("a", &run, "flaky", Some(reason))), None);
+                assert_eq!(suspicion.note(attempt("b", &run, "flaky", None)), None);
+            }
+        }
+    }
+
+    #[test]
     fn memory_is_bounded() {
         let mut suspicion = Suspicion::default();
         for index in 0..10 * REMEMBERED {
             suspicion.note(ended("a", &index.to_string(), Some(reasons::PROGRAM_FAILED)));
         }
-        assert_eq!(suspicion.runs.len(), REMEMBERED);
+        assert_eq!(suspicion.ended.len(), REMEMBERED);
     }
 }

@@ -14,6 +14,7 @@ use api::{
 use jiff::Timestamp;
 
 use crate::{
+    demand::avoided_for,
     document::{Accepted, Refusal, Submission, accept, read},
     run::{Ending, rerun, run_key},
     sealed::SealedInputs,
@@ -425,6 +426,8 @@ pub fn plan_without_head(
         return Plan::RestFor(left.map_or(quiet, |left| left.min(quiet)));
     }
     let again = if wait.is_told() { WOKEN } else { LOOK_AGAIN };
+    // Nothing tells when the pods of lost attempts are to be tried again.
+    let again = avoided_for(&start.status.attempts, now).map_or(again, |avoided| avoided.min(again));
     show(wait, start.status, left.map_or(again, |left| left.min(again)))
 }
 
@@ -755,7 +758,7 @@ mod tests {
             Plan::Start(start) => plan_without_head(&workflow, *start, wait(), 1, at(now)),
             other => panic!("not started: {other:?}"),
         };
-        assert!(matches!(at_time(101), Plan::Wait { again, .. } if again == Duration::from_secs(59)));
+        assert!(matches!(at_time(102), Plan::Wait { again, .. } if again == Duration::from_secs(58)));
         assert!(matches!(at_time(159), Plan::Wait { again, .. } if again == Duration::from_secs(1)));
         let Plan::Conclude(over) = at_time(160) else {
             panic!("not concluded")
@@ -1066,7 +1069,7 @@ mod tests {
             matches!(plan, Plan::Wait { .. })
         };
         let uids = (0..100_u32).map(|index| format!("{:08x}-0000", index * 0x028f_5c28));
-        let after = |seconds| {
+        let after = |seconds: i64| {
             uids.clone()
                 .filter(|uid| told(reasons::HEADS_BUSY, uid, 100 + seconds))
                 .count()

@@ -335,8 +335,8 @@ impl Agent {
                         failures = 0;
                         self.take_runs(ready);
                     }
-                    // What is no fault of the answer is told by the state.
-                    Err(error) if error.reason == reason::INTERPRETER_LOST => {}
+                    // What became of the interpreter meanwhile is told by the state.
+                    Err(error) if error.reason == reason::INTERPRETER_LOST && !is_ready(&state) => {}
                     Err(error) => {
                         failures += 1;
                         self.distrust(failures, &error);
@@ -363,7 +363,8 @@ impl Agent {
         self.set_condition(Condition::Ready(ready));
     }
 
-    /// After a wrong answer. A head that was ready is believed once more; then its zygote is replaced.
+    /// After a wrong answer or none. A head that was ready is believed once more; then its zygote is replaced, and again at
+    /// longer and longer intervals: it may not be the zygote's fault.
     fn distrust(&self, failures: u32, error: &RunError) {
         tracing::error!(reason = %error.reason, message = %error.message, "the canary failed");
         if failures == 1 && matches!(self.condition(), Condition::Ready(_)) {
@@ -371,7 +372,9 @@ impl Agent {
         }
         let message = format!("the canary failed: {}", error.message);
         self.set_condition(Condition::Unready(message.clone()));
-        self.interpreters.replace(Cause::CanaryFailed, message);
+        if failures.is_power_of_two() {
+            self.interpreters.replace(Cause::CanaryFailed, message);
+        }
     }
 
     /// At the first moment without a run after `pause`.
@@ -411,6 +414,11 @@ impl Agent {
             Err(failure(reason::BLOCK_FAILED, "the interpreter cannot add"))
         }
     }
+}
+
+/// Whether the interpreters are ready for runs now.
+fn is_ready(state: &watch::Receiver<State>) -> bool {
+    matches!(*state.borrow(), State::Ready(_))
 }
 
 fn refuse(refusal: &Refusal) -> Status {

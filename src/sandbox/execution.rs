@@ -249,7 +249,7 @@ impl Running {
                 () = err.fill(), if err.open => fatal = err.give(sink),
                 ended = &mut self.child.ended, if ending.is_none() => {
                     ending = Some(ended.unwrap_or(Ending::Lost));
-                    if ending == Some(Ending::Lost) {
+                    if matches!(ending, Some(Ending::Lost | Ending::NotBegun(_))) {
                         break;
                     }
                 }
@@ -345,6 +345,7 @@ fn cause_of(ending: Ending, entered: bool) -> RunError {
             reason::INTERPRETER_LOST,
             "the warm interpreter was lost with this run",
         ),
+        Ending::NotBegun(cause) => failure(reason::SANDBOX_FAILED, cause),
         Ending::Exited(code) if !entered => failure(
             reason::SANDBOX_FAILED,
             format!("the child ended with code {code} before the sandbox was in force"),

@@ -31,8 +31,13 @@ impl Folders {
         getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
         let folder = self.base.join(hex::encode(random));
         rustix::fs::mkdir(&folder, Mode::RWXU)?;
-        for name in ["work", "home", "tmp"] {
-            rustix::fs::mkdir(folder.join(name), Mode::RWXU)?;
+        let made = ["work", "home", "tmp"]
+            .into_iter()
+            .try_for_each(|name| rustix::fs::mkdir(folder.join(name), Mode::RWXU));
+        if let Err(error) = made {
+            // Where there is room for no more, none is taken by a part of a folder.
+            let _ = remove_tree(&folder);
+            return Err(error.into());
         }
         Ok(folder)
     }

@@ -141,14 +141,16 @@ pub struct Order {
 }
 
 /// How the first process of a run ended. It is told when none of the run's processes is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// By itself, with this code.
     Exited(i32),
     /// By this signal.
     Signalled(i32),
-    /// With its zygote, or it could not begin.
+    /// With its zygote, or there was none for it.
     Lost,
+    /// It could not begin although its zygote is well; why.
+    NotBegun(String),
 }
 
 /// What becomes known of a run when it begins.

@@ -15,7 +15,7 @@ use tonic::{Streaming, transport::Channel};
 
 use super::{
     Entry, Fleet, Link, Member,
-    health::{PodHealth, health, sick_devices},
+    health::{PodHealth, health, is_leaving, sick_devices},
     view::{is_what, offered, view},
 };
 use crate::{
@@ -144,10 +144,16 @@ impl Fleet {
                     ));
                 }
                 entry.abandoned.clear();
+                entry.session = Some(Session::begin(agent.clone()));
+            }
+            let sick = sick_devices(&status);
+            let is_well = sick.is_empty() && !entry.member.leaving;
+            if is_well && entry.session.as_ref().is_some_and(Session::is_over) {
+                // A device that failed works again: what is asked of the agent from now on has another fate.
                 entry.session = Some(Session::begin(agent));
             }
             let Some(session) = &entry.session else { return };
-            if let Some(sick) = sick_devices(&status).first() {
+            if let Some(sick) = sick.first() {
                 let message = format!("device {}: {}", sick.device, sick.message);
                 session.end(&lost_now(reasons::GPU_UNHEALTHY, message));
             }
@@ -201,12 +207,12 @@ impl Fleet {
         });
     }
 
-    /// Whether an agent that the kubelet found ready ought to have been heard by now.
+    /// Whether an agent ought to have been heard by now.
     fn is_overdue(&self, member: &Member, waited: Duration) -> bool {
         let entries = self.entries();
         entries.get(&member.pod_uid).is_some_and(|entry| {
             let unheard = entry.session.is_none() && entry.lost.is_none();
-            unheard && entry.member.kubelet_ready && waited > silence(member) + PROBE_DEADLINE
+            unheard && entry.member.expected && waited > silence(member) + PROBE_DEADLINE
         })
     }
 
@@ -223,7 +229,7 @@ impl Fleet {
         if offers_otherwise {
             entry.suited.clear();
         }
-        let leaving = entry.member.leaving;
+        let leaving = is_leaving(entry);
         self.serve(&mut entries, &member.pod_uid);
         drop(entries);
         if let Some(offer) = after.1.offer {
@@ -285,7 +291,8 @@ fn lost_now(cause: &'static str, message: String) -> Lost {
 fn never_heard() -> Broken {
     Broken {
         cause: reasons::HEARTBEAT_LOST,
-        message: "the kubelet found the agent ready, but it was never heard".to_owned(),
+        message: "the agent has served before or was found ready by the kubelet, but it is not heard"
+            .to_owned(),
         at: clock::now(),
     }
 }
@@ -297,7 +304,7 @@ mod tests {
         net::IpAddr,
     };
 
-    use super::*;
+    use super::{super::Retirement, *};
     use crate::triggers::Triggers;
     use api::Role;
     use crypto::{SigningKey, Suite};
@@ -316,7 +323,7 @@ mod tests {
             role: Role::Quantum,
             spare: false,
             leaving: false,
-            kubelet_ready: true,
+            expected: true,
             avoided: Vec::new(),
             heartbeat: Duration::from_millis(500),
             failure_threshold: 3,
@@ -334,6 +341,7 @@ mod tests {
                 session: None,
                 lost: None,
                 suspect: None,
+                retirement: Retirement::None,
                 reserved: HashSet::new(),
                 abandoned: HashSet::new(),
                 message: String::new(),

@@ -7,7 +7,7 @@ use controller_core::head_plan::{Lost, Mend, SickDevice, same_device};
 use head_proto::HeadStatus;
 use jiff::Timestamp;
 
-use super::{Entry, view::view};
+use super::{Entry, Retirement, view::view};
 
 /// What a ChimeraHead's status shows of one pod.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -134,12 +134,18 @@ fn avoided_device(entry: &Entry) -> Option<&String> {
         .find(|device| avoided(device) && !vouched(device))
 }
 
+/// Whether a pod is on its way out, as far as it is shown or this process brings it about.
+pub(super) fn is_leaving(entry: &Entry) -> bool {
+    entry.member.leaving || entry.retirement != Retirement::None
+}
+
 /// Whether runs may be placed on a pod.
 pub(super) fn takes_runs(entry: &Entry) -> bool {
     let status = entry.link.as_ref().map(|link| &link.status);
     let healthy = |status: &HeadStatus| status.device_states.iter().all(|device| device.healthy);
-    !entry.member.leaving
+    !is_leaving(entry)
         && entry.suspect.is_none()
+        && entry.session.as_ref().is_some_and(|session| !session.is_over())
         && avoided_device(entry).is_none()
         && status.is_some_and(|status| status.ready && !status.draining && healthy(status))
 }

@@ -1,15 +1,16 @@
 //! Places on heads: reserved for runs, given back, and given to those that wait.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use controller_core::{
     demand::Demand,
     no_place::{NoPlace, no_place},
-    placement::{choose, is_free, meets, suits},
+    placement::{choose, is_avoided, is_free, meets, suits},
 };
 
 use super::{
     Entry, Fleet, Link, Member,
+    health::is_leaving,
     view::{is_shared, shared, view},
 };
 use crate::waiting_room::Candidacy;
@@ -21,6 +22,31 @@ pub struct Reservation {
     pub member: Member,
     /// The way to it.
     pub link: Link,
+}
+
+/// A run's place, from its reservation until the run is driven. When this is dropped, by an error, a time limit or a panic
+/// of the reconcile, the place is free again.
+#[must_use]
+pub struct Held {
+    fleet: Arc<Fleet>,
+    run_id: String,
+    pod_uid: String,
+    kept: bool,
+}
+
+impl Held {
+    /// Leaves the place to the run: whoever drives it gives the place back.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.fleet.release(&self.run_id, &self.pod_uid);
+        }
+    }
 }
 
 /// What is known of the pod that was made for a run.
@@ -57,6 +83,16 @@ impl Fleet {
             member: entry.member.clone(),
             link,
         })
+    }
+
+    /// Holds a reserved place for as long as the answer lives.
+    pub fn hold(self: &Arc<Self>, run_id: &str, reservation: &Reservation) -> Held {
+        Held {
+            fleet: Arc::clone(self),
+            run_id: run_id.to_owned(),
+            pod_uid: reservation.member.pod_uid.clone(),
+            kept: false,
+        }
     }
 
     /// Gives a run the pod that was made for it, as soon as its agent takes runs.
@@ -148,7 +184,7 @@ impl Fleet {
             return;
         };
         let freed = entry.reserved.remove(run_id);
-        if freed && entry.member.leaving && view(entry).running == 0 {
+        if freed && is_leaving(entry) && view(entry).running == 0 {
             self.triggers.head(&entry.member.namespace, &entry.member.head);
         }
         if freed {
@@ -161,25 +197,38 @@ impl Fleet {
         let Some(entry) = entries.get_mut(pod_uid).filter(|entry| is_shared(entry)) else {
             return;
         };
-        loop {
-            let view = view(entry);
-            if !is_free(&view) {
-                return;
-            }
-            // Lanes end, and answers about them are of no more use.
-            if entry.suited.len() > 2 * self.room.lanes(&view.namespace) + 64 {
-                entry.suited.clear();
-            }
-            let suited = &mut entry.suited;
-            let of = (view.namespace.as_str(), view.head.as_str());
-            let given = self.room.give(of, pod_uid, |lane, demand| {
-                *suited.entry(lane).or_insert_with(|| suits(&view, demand))
-            });
-            match given {
-                Some(run_id) => entry.reserved.insert(run_id),
-                None => return,
-            };
+        let mut suited = std::mem::take(&mut entry.suited);
+        while let Some(run_id) = self.give(entries, pod_uid, &mut suited)
+            && let Some(entry) = entries.get_mut(pod_uid)
+        {
+            entry.reserved.insert(run_id);
         }
+        if let Some(entry) = entries.get_mut(pod_uid) {
+            entry.suited = suited;
+        }
+    }
+
+    /// Gives a place of a pod, if one is free, to the run whose turn it is.
+    fn give(
+        &self,
+        entries: &HashMap<String, Entry>,
+        pod_uid: &str,
+        suited: &mut HashMap<u64, bool>,
+    ) -> Option<String> {
+        let view = view(entries.get(pod_uid)?);
+        if !is_free(&view) {
+            return None;
+        }
+        // Lanes end, and answers about them are of no more use.
+        if suited.len() > 2 * self.room.lanes(&view.namespace) + 64 {
+            suited.clear();
+        }
+        let others = std::cell::LazyCell::new(|| shared(entries.values()));
+        let of = (view.namespace.as_str(), view.head.as_str());
+        self.room.give(of, pod_uid, |lane, demand| {
+            *suited.entry(lane).or_insert_with(|| suits(&view, demand))
+                && !(demand.tried.avoids(&view.pod) && is_avoided(&view, demand, &others))
+        })
     }
 
     /// Notes that a run is tried elsewhere: nothing that this pod may still say of it is asked for.

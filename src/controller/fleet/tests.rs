@@ -1,7 +1,9 @@
 //! Turns, against a fleet whose agents only seem to be connected.
 
+mod service;
+
 use api::ChimeraHead;
-use controller_core::demand::Demand;
+use controller_core::demand::{Demand, Tried};
 use crypto::{SigningKey, Suite};
 use head_proto::Environment;
 use prometheus::core::Collector as _;
@@ -22,7 +24,7 @@ fn member(pod: &str) -> Member {
         role: Role::Quantum,
         spare: false,
         leaving: false,
-        kubelet_ready: true,
+        expected: true,
         avoided: Vec::new(),
         heartbeat: Duration::from_millis(500),
         failure_threshold: 3,
@@ -47,6 +49,7 @@ fn join(fleet: &Fleet, pod: &str) {
         session: None,
         lost: None,
         suspect: None,
+        retirement: Retirement::None,
         reserved: HashSet::new(),
         abandoned: HashSet::new(),
         message: "connecting".into(),
@@ -101,6 +104,7 @@ fn demand() -> Demand {
         memory_bytes: None,
         qubits: None,
         isolation: api::Isolation::Process,
+        tried: Tried::default(),
     }
 }
 
@@ -193,6 +197,101 @@ async fn a_place_on_a_pod_that_is_gone_is_given_anew() {
         fleet.reserve(&waiting, &demand()).expect("a place").member.pod,
         "b"
     );
+}
+
+#[tokio::test]
+async fn a_place_that_is_held_is_free_again_whatever_ends_the_reconcile() {
+    let (fleet, mut woken) = fleet();
+    join(&fleet, "a");
+    connect(&fleet, "a", 1);
+    let (first, second) = (run("first", "ann", 0, 1), run("second", "ann", 0, 2));
+    let reservation = fleet.reserve(&first, &demand()).expect("a place");
+    assert!(fleet.reserve(&second, &demand()).is_err());
+    let held = fleet.hold("run-first", &reservation);
+    let reconcile = tokio::spawn(async move {
+        let _held = held;
+        std::future::pending::<()>().await;
+    });
+    assert!(woken.try_recv().is_err());
+    reconcile.abort();
+    assert!(reconcile.await.expect_err("aborted").is_cancelled());
+    assert_eq!(woken.try_recv().expect("looked at").name, "second");
+    let reservation = fleet.reserve(&second, &demand()).expect("its place");
+    fleet.hold("run-second", &reservation).keep();
+    let third = run("third", "ann", 0, 3);
+    assert!(fleet.reserve(&third, &demand()).is_err(), "it is driven");
+}
+
+/// What a run asks for whose attempts were just lost on these pods.
+fn retry(pods: &[&str]) -> Demand {
+    let now = crate::clock::now();
+    let lost = pods
+        .iter()
+        .zip(1..)
+        .map(|(pod, attempt)| api::maml_workflow::LostAttempt {
+            attempt,
+            head: Some("q".into()),
+            pod: Some((*pod).to_owned()),
+            reason: api::reasons::HEAD_LOST.into(),
+            message: None,
+            time: now,
+        });
+    Demand {
+        tried: Tried::of(&lost.collect::<Vec<_>>(), now),
+        ..demand()
+    }
+}
+
+#[tokio::test]
+async fn a_retry_waits_for_another_pod_and_gets_the_one_that_lost_it_as_a_last_resort() {
+    let (fleet, mut woken) = fleet();
+    for pod in ["a", "b"] {
+        join(&fleet, pod);
+        connect(&fleet, pod, 1);
+    }
+    let (one, two, lost) = (
+        run("1", "ann", 0, 1),
+        run("2", "ann", 0, 2),
+        run("3", "ann", 0, 3),
+    );
+    assert_eq!(fleet.reserve(&one, &demand()).expect("a place").member.pod, "a");
+    assert_eq!(fleet.reserve(&two, &demand()).expect("a place").member.pod, "b");
+    assert!(fleet.reserve(&lost, &retry(&["a"])).is_err());
+    fleet.release("run-1", "uid-a");
+    assert!(woken.try_recv().is_err(), "the free place is where it was lost");
+    let none = fleet
+        .reserve(&lost, &retry(&["a"]))
+        .err()
+        .expect("no other place");
+    assert!(none.message.contains("lost an attempt"), "{}", none.message);
+    fleet.release("run-2", "uid-b");
+    assert_eq!(woken.try_recv().expect("looked at").name, "3");
+    let given = fleet.reserve(&lost, &retry(&["a"])).expect("its place");
+    assert_eq!(given.member.pod, "b");
+
+    let again = run("4", "ann", 0, 4);
+    assert!(fleet.reserve(&again, &retry(&["a"])).is_err());
+    fleet.leave("uid-b");
+    assert_eq!(woken.try_recv().expect("looked at").name, "4");
+    let given = fleet.reserve(&again, &retry(&["a"])).expect("there is no other");
+    assert_eq!(given.member.pod, "a");
+}
+
+#[tokio::test]
+async fn a_free_place_goes_to_a_retry_when_it_was_lost_everywhere() {
+    let (fleet, mut woken) = fleet();
+    for pod in ["a", "b"] {
+        join(&fleet, pod);
+        connect(&fleet, pod, 1);
+    }
+    for (uid, pod) in [("1", "a"), ("2", "b")] {
+        let taken = fleet.reserve(&run(uid, "ann", 0, 1), &demand()).expect("a place");
+        assert_eq!(taken.member.pod, pod);
+    }
+    let lost = run("3", "ann", 0, 3);
+    assert!(fleet.reserve(&lost, &retry(&["a", "b"])).is_err());
+    fleet.release("run-2", "uid-b");
+    assert_eq!(woken.try_recv().expect("looked at").name, "3");
 }
 
 #[tokio::test]

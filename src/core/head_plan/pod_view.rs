@@ -111,8 +111,8 @@ impl PodView {
         self.agent.is_none() && self.lost.is_none() && self.kubelet_ready
     }
 
-    /// Whether nobody was ever served by it.
-    pub(super) fn never_served(&self) -> bool {
+    /// Whether neither agent nor kubelet has a good word for it, and nobody a bad one.
+    pub(super) fn is_unheard(&self) -> bool {
         self.agent.is_none() && self.lost.is_none() && !self.kubelet_ready
     }
 }

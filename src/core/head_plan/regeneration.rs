@@ -132,8 +132,7 @@ fn losses(observed: &Observed<'_>) -> Vec<Regeneration> {
 
 /// Whether the pod has not been heard since a loss of it was recorded.
 fn is_recorded(known: &HeadPod, rows: &[Regeneration]) -> bool {
-    let served = known.agent.is_some() || known.ready;
-    !served && known.uid.is_some() && rows.iter().any(|row| row.uid == known.uid)
+    !known.has_served() && known.uid.is_some() && rows.iter().any(|row| row.uid == known.uid)
 }
 
 fn why_lost(
@@ -158,8 +157,7 @@ fn why_lost(
     if let Some(why) = &pod.suspect {
         return Some((reasons::SUSPECT_HEAD, Some(why.clone()), now));
     }
-    let served = known.agent.is_some() || known.ready;
-    if let Some(lost) = pod.lost.as_ref().filter(|_| served) {
+    if let Some(lost) = pod.lost.as_ref().filter(|_| known.has_served()) {
         return Some((lost.cause, Some(lost.message.clone()), lost.since.min(now)));
     }
     if pod.deleting {

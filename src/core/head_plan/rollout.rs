@@ -25,11 +25,12 @@ fn is_over(patience: Duration, since: Timestamp, now: Timestamp) -> bool {
 /// Pods that are dead, and drained ones that have no run left.
 pub(super) fn removals(observed: &Observed<'_>) -> Vec<Removal> {
     let pods = observed.pods.iter().filter(|pod| !pod.deleting);
-    pods.filter_map(|pod| Some(Removal::of(pod, why_gone(pod, observed.now)?)))
+    pods.filter_map(|pod| Some(Removal::of(pod, why_gone(observed, pod)?)))
         .collect()
 }
 
-fn why_gone(pod: &PodView, now: Timestamp) -> Option<&'static str> {
+fn why_gone(observed: &Observed<'_>, pod: &PodView) -> Option<&'static str> {
+    let now = observed.now;
     if pod.failed.is_some() {
         return (!failed_at_birth(pod, now)).then_some(reasons::POD_FAILED);
     }
@@ -44,8 +45,19 @@ fn why_gone(pod: &PodView, now: Timestamp) -> Option<&'static str> {
     {
         return Some(lost.cause);
     }
-    let has_no_run = pod.never_served() || (pod.agent.is_some() && pod.running == 0);
+    let has_no_run = never_served(observed, pod) || (pod.agent.is_some() && pod.running == 0);
     (pod.draining && has_no_run).then_some(reasons::DRAINED)
+}
+
+/// Whether nobody was ever served by a pod: neither has this process heard its agent, nor has any before that wrote the
+/// status. After a start of the operator nobody is heard yet, and a pod that the kubelet doubts at that moment may have runs.
+fn never_served(observed: &Observed<'_>, pod: &PodView) -> bool {
+    let status = observed.head.status.as_ref();
+    let known = status.and_then(|status| {
+        let mut pods = status.pods.iter();
+        pods.find(|known| known.uid.as_ref() == Some(&pod.uid))
+    });
+    pod.is_unheard() && known.is_some_and(|known| !known.has_served())
 }
 
 /// Whether a pod failed as soon as it was made, as when its node refuses it. It keeps its place for a while: the next one
@@ -137,7 +149,7 @@ pub(super) fn drains(
         .old
         .iter()
         .copied()
-        .filter(|pod| pod.never_served())
+        .filter(|pod| never_served(observed, pod))
         .collect();
     if !stillborn.is_empty() {
         return drain(stillborn);
@@ -152,6 +164,30 @@ pub(super) fn drains(
         .copied()
         .min_by_key(|pod| (pod.ready, pod.running, !pod.spare, pod.slot));
     drain(next.into_iter().collect())
+}
+
+/// Pods that are on their way out although nothing is wrong with them, for the places that nobody fills: they are warm, and
+/// the runs that keep them leave others room. Those with the most room first.
+pub(super) fn returning<'a>(
+    observed: &'a Observed<'_>,
+    staying: &[&PodView],
+    remove: &[Removal],
+) -> Vec<&'a PodView> {
+    let hash = template_hash(observed.head, observed.template);
+    let is_well = |pod: &&PodView| {
+        let heard = pod.agent.is_some() && pod.lost.is_none();
+        heard && pod.disruption.is_none() && pod.template_hash == hash
+    };
+    let mut pods: Vec<_> = observed
+        .pods
+        .iter()
+        .filter(|pod| pod.lives() && pod.draining)
+        .filter(is_well)
+        .filter(|pod| !remove.iter().any(|removal| removal.uid == pod.uid))
+        .collect();
+    pods.sort_by_key(|pod| (pod.running, pod.slot, pod.incarnation));
+    pods.truncate(places(observed).saturating_sub(staying.len()));
+    pods
 }
 
 /// Pods for the places that nobody fills, and one more while pods of an earlier spec are to be replaced.

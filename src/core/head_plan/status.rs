@@ -15,6 +15,7 @@ pub(super) struct Outcome<'a> {
     pub observed: &'a Observed<'a>,
     pub active: &'a [&'a str],
     pub draining: &'a [Removal],
+    pub returning: &'a [&'a PodView],
     pub removed: &'a [Removal],
     pub rows: Vec<Regeneration>,
     pub found: usize,
@@ -80,7 +81,8 @@ fn pods(outcome: &Outcome<'_>, before: &ChimeraHeadStatus) -> Vec<HeadPod> {
                 .pods
                 .iter()
                 .find(|known| known.uid.as_ref() == Some(&pod.uid));
-            let draining = pod.draining || is_in(outcome.draining, pod);
+            let returns = outcome.returning.iter().any(|returning| returning.uid == pod.uid);
+            let draining = (pod.draining && !returns) || is_in(outcome.draining, pod);
             HeadPod {
                 name: pod.name.clone(),
                 uid: Some(pod.uid.clone()),

@@ -102,6 +102,9 @@ impl World {
         for duty in &plan.duties {
             self.pod(&duty.uid).spare = duty.spare;
         }
+        for restored in &plan.restore {
+            self.pod(&restored.uid).draining = false;
+        }
         for new in &plan.create {
             let made = pod(&self.head, new.slot, new.incarnation, new.spare);
             assert!(
@@ -133,7 +136,7 @@ impl World {
         for _ in 0..100 {
             let before = (self.pods.clone(), self.head.status.clone());
             plans.push(self.step());
-            for pod in self.pods.iter_mut().filter(|pod| pod.never_served()) {
+            for pod in self.pods.iter_mut().filter(|pod| pod.is_unheard()) {
                 if pod.unschedulable_since.is_none() {
                     (pod.ready, pod.kubelet_ready) = (true, true);
                     pod.agent = Some(format!("agent-{}", pod.name));

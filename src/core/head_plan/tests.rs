@@ -398,6 +398,7 @@ fn pods_that_never_started_do_not_hold_a_correction_up() {
     let mut world = World::settled(1, 0);
     change(&mut world);
     let broken = world.step().create.remove(0);
+    world.step();
     change(&mut world);
     let plan = world.step();
     assert_eq!(
@@ -421,6 +422,31 @@ fn an_operator_that_has_heard_nobody_yet_replaces_and_promotes_nobody() {
 }
 
 #[test]
+fn a_pod_that_served_a_former_operator_is_not_taken_for_one_that_never_started() {
+    for draining in [false, true] {
+        let mut world = World::settled(2, 0);
+        change(&mut world);
+        let doubted = world.uids(false)[0].clone();
+        for pod in &mut world.pods {
+            (pod.agent, pod.ready) = (None, false);
+        }
+        // It has runs, and its kubelet finds it busy at this moment.
+        (world.pod(&doubted).kubelet_ready, world.pod(&doubted).running) = (false, 2);
+        world.pod(&doubted).draining = draining;
+        let plan = world.step();
+        assert!(
+            uids(&plan.drain).is_empty() && uids(&plan.remove).is_empty(),
+            "{draining}"
+        );
+        // Heard or lost, it is dealt with as any other.
+        let now = world.now;
+        silence(world.pod(&doubted), reasons::HEARTBEAT_LOST, now);
+        world.wait(5);
+        assert_eq!(uids(&world.step().remove), [doubted.as_str()], "{draining}");
+    }
+}
+
+#[test]
 fn scaling_down_drains_idle_pods_first_and_a_drained_pod_is_no_loss() {
     let mut world = World::settled(3, 0);
     let pods = world.uids(false);
@@ -440,6 +466,55 @@ fn scaling_down_drains_idle_pods_first_and_a_drained_pod_is_no_loss() {
         "it has a run still"
     );
     assert!(plans.iter().all(|plan| plan.regenerations.is_empty()));
+}
+
+#[test]
+fn scaling_up_again_takes_back_the_pods_that_are_still_on_their_way_out() {
+    let mut world = World::settled(4, 0);
+    for pod in &mut world.pods {
+        pod.running = 1;
+    }
+    let before = world.uids(false);
+    world.head.spec.replicas = 2;
+    world.settle();
+    assert_eq!((world.pods.len(), world.uids(false).len()), (4, 2));
+    world.head.spec.replicas = 4;
+    let plan = world.step();
+    assert_eq!((plan.restore.len(), plan.create.len()), (2, 0));
+    assert!(plan.restore.iter().all(|pod| plan.keep.contains(&pod.uid)));
+    let plans = world.settle();
+    assert!(plans.iter().all(|plan| plan.regenerations.is_empty()));
+    assert_eq!((world.uids(false), world.most), (before, 4));
+}
+
+#[test]
+fn a_pod_on_its_way_out_is_not_taken_back_when_it_is_of_an_earlier_spec_or_not_well() {
+    type Spoil = fn(&mut World, &str);
+    let spoilt: [Spoil; 4] = [
+        |world, _| change(world),
+        |world, uid| strike(world, uid, Fault::Suspect),
+        |world, uid| world.pod(uid).disruption = Some("evicted".into()),
+        |world, uid| {
+            let now = world.now;
+            silence(world.pod(uid), reasons::HEARTBEAT_LOST, now);
+        },
+    ];
+    for spoil in spoilt {
+        let mut world = World::settled(2, 0);
+        let pods = world.uids(false);
+        for uid in &pods {
+            world.pod(uid).running = 1;
+        }
+        world.head.spec.replicas = 1;
+        world.settle();
+        let leaving = pods.iter().find(|uid| !world.uids(false).contains(uid));
+        let leaving = leaving.expect("one is drained").clone();
+        world.head.spec.replicas = 2;
+        spoil(&mut world, &leaving);
+        let plan = world.step();
+        assert!(plan.restore.is_empty(), "{:?}", plan.restore);
+        assert_eq!(plan.create.len(), 1);
+    }
 }
 
 #[test]

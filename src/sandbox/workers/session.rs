@@ -263,8 +263,8 @@ impl Session {
         let folder = match self.folders.make() {
             Ok(folder) => folder,
             Err(error) => {
-                tracing::error!(%error, "a run's folder cannot be made");
-                let _ = begin.ended.send(Ending::Lost);
+                let cause = format!("the run's folder cannot be made: {error}");
+                let _ = begin.ended.send(Ending::NotBegun(cause));
                 return Ok(());
             }
         };

@@ -612,3 +612,25 @@ async fn sealed_inputs_are_those_whose_digest_and_blinding_were_granted() {
     };
     assert_eq!(started.inputs_blinding, [7; 32]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_cannot_make_a_runs_folder_says_so_and_takes_no_more_runs_until_it_can() {
+    let head = Testbed::start_with(&["--canary-seconds", "1"]).await;
+    let aside = head.outside().join("aside");
+    std::fs::rename(&head.runs, &aside).unwrap();
+    let ran = head.run("result = 1", "{}").await;
+    assert_eq!(ran.error().reason, reason::SANDBOX_FAILED);
+    assert!(
+        ran.error().message.contains("the run's folder cannot be made"),
+        "{:?}",
+        ran.error()
+    );
+    let status = head.wait_until(|status| !status.ready).await;
+    assert!(
+        status.message.contains("the run's folder cannot be made"),
+        "{status:?}"
+    );
+    std::fs::rename(&aside, &head.runs).unwrap();
+    head.wait_until(|status| status.ready).await;
+    assert_eq!(head.run("result = 3", "{}").await.outputs, json!({"result": 3}));
+}
