@@ -73,10 +73,6 @@ pub async fn apply_new<K: Namespaced>(client: &Client, object: &K, manager: &str
 }
 
 /// Creates an object whose name must be free. 409 when it is not. What was made, without its contents.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the API server decides who is first: that is the point"
-)]
 pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<PartialObjectMeta<K>, CallError> {
     let params = PostParams {
         field_manager: Some(names::FIELD_MANAGER.to_owned()),
@@ -92,10 +88,6 @@ pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<Partia
 
 /// Applies the status of an object. With `resource_version`, only if the object has not changed since. What was written,
 /// without its contents.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the one place where status is written"
-)]
 pub async fn apply_status<K: Namespaced, S: Serialize + Debug>(
     client: &Client,
     object: &K,
