@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Role};
 
-/// How many rows [`ChimeraHeadStatus::last_regenerations`] keeps.
+/// How many rows [`ChimeraHeadStatus::last_regenerations`] keeps, unless more losses are to be made good.
 pub const REGENERATIONS_LIMIT: usize = 5;
 /// How many rows [`ChimeraHeadStatus::unhealthy_devices`] keeps.
 pub const UNHEALTHY_DEVICES_LIMIT: usize = 64;
@@ -466,9 +466,9 @@ pub struct ChimeraHeadStatus {
     #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub pods: Vec<HeadPod>,
 
-    /// The latest replacements, newest last; at most 5.
+    /// The latest replacements, newest last: all that are under way, and as many others as make 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 5), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 80), extend("x-kubernetes-list-type" = "atomic"))]
     pub last_regenerations: Vec<Regeneration>,
 
     /// Devices that failed and have not been found healthy since. A pod that holds one gets no runs.
@@ -556,6 +556,12 @@ pub struct UnhealthyDevice {
     pub message: Option<String>,
     /// When that was noticed.
     pub since: Timestamp,
+}
+
+/// Whether two names are of one device: a device that is shared in time has a name for each share, `UUID::N`.
+pub fn same_device(one: &str, other: &str) -> bool {
+    let uuid = |name| str::split(name, "::").next();
+    uuid(one) == uuid(other)
 }
 
 /// Whether a pod serves or waits.

@@ -208,7 +208,7 @@ fn help(reason: &str, name: &str) -> Option<String> {
         reasons::NO_HEAD => {
             "create a ChimeraHead that offers what is missing, or correct what the document requires"
         }
-        reasons::SCALED_TO_ZERO => "a head that suits has no pods",
+        reasons::SCALED_TO_ZERO => "a head that suits is scaled to zero",
         reasons::HEADS_NOT_READY => "kubectl describe head says what its pods wait for",
         reasons::HEADS_BUSY => {
             "it starts by itself when a head is free; kubectl scale head/NAME --replicas=N adds more"

@@ -6,10 +6,11 @@ use api::{MamlWorkflow, MamlWorkflowStatus, MuReceipt, maml_workflow::ReceiptRef
 use controller_core::{
     inputs::Inputs,
     mirror::mirrored,
+    queue::waited,
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
     suspicion::Ended,
-    workflow_plan::{Conclusion, Loss, Outcome, current_status, receipt_name},
+    workflow_plan::{Conclusion, Loss, Outcome, current_status, is_first_run, receipt_name},
     workflow_status,
 };
 use crypto::{DigestSet, attestation::RunError, trust::TrustedKeys};
@@ -22,7 +23,7 @@ use crate::{
     clock,
     context::Scope,
     keys::keyring::Signer,
-    workflow::{RESYNC, SOON, WorkflowError, age, policy},
+    workflow::{RESYNC, SOON, WorkflowError, created, policy},
 };
 
 /// Judges the outcome, signs and stores the receipt, then writes the status.
@@ -301,12 +302,15 @@ fn announce(scope: &Scope, workflow: &MamlWorkflow, judged: &Judged, receipt: &s
             .with_label_values(&[result])
             .observe(ran.as_secs_f64());
     }
-    let (created, _) = age(workflow);
-    context
-        .metrics
-        .signed_seconds
-        .with_label_values(&[result])
-        .observe(now.duration_since(created).as_secs_f64());
+    // Of a later run it would be the age of the workflow.
+    if is_first_run(workflow) {
+        let since_created = waited(created(workflow), now);
+        context
+            .metrics
+            .signed_seconds
+            .with_label_values(&[result])
+            .observe(since_created.as_secs_f64());
+    }
     let run_id = record_run_id(workflow, judged);
     tracing::info!(workflow = %workflow.name_any(), run_id, result, reason, receipt, "run concluded");
     match &judged.failure {

@@ -11,8 +11,8 @@ use rustls::ClientConfig;
 
 use crate::{
     certificates::Authority, clock::Clock, events::Events, fleet::Fleet, identity::Identities,
-    keys::entropy::KeyMaker, keys::keyring::Keyring, metrics::Metrics, runs::Runs, settings::Settings,
-    triggers::Triggers,
+    keys::entropy::KeyMaker, keys::keyring::Keyring, metrics::Metrics, policies::Applied, runs::Runs,
+    settings::Settings, triggers::Triggers,
 };
 
 /// Shared by all reconciles of the process.
@@ -65,10 +65,10 @@ pub struct Scope {
     pub receipts: Store<PartialObjectMeta<MuReceipt>>,
     /// Why the last pod of a head could not be made, by the head's UID.
     pub refused_pods: Remembered<(&'static str, String)>,
-    /// The policies around pods that this process has applied: by the head's UID, the generation.
-    pub head_policies: Remembered<i64>,
+    /// The policies around pods that this process has applied, by the head's UID.
+    pub head_policies: Remembered<Applied>,
     /// The NetworkPolicies around pods that are made for one run, likewise.
-    pub run_network_policies: Remembered<i64>,
+    pub run_network_policies: Remembered<Applied>,
 }
 
 /// Small facts that a process remembers about objects, by UID.

@@ -77,7 +77,7 @@ impl DemandMetrics {
             )?,
             waiting_for_since: seconds(
                 "chimera_head_oldest_wait_seconds",
-                "Age of the oldest waiting run that a ChimeraHead suits.",
+                "For how long the run has waited that has waited longest of those that a ChimeraHead suits.",
                 &["namespace", "head"],
             )?,
             queued: gauge(
@@ -87,7 +87,7 @@ impl DemandMetrics {
             )?,
             queued_since: seconds(
                 "chimera_queue_oldest_wait_seconds",
-                "Age of the oldest waiting run by the role that it asks for.",
+                "For how long the run has waited that has waited longest, by the role that it asks for.",
                 &["namespace", "role"],
             )?,
             waiting: IntGauge::new("chimera_runs_waiting", "Runs that wait for a head.")?,

@@ -8,15 +8,14 @@ use api::{
     names, reasons,
 };
 use controller_core::{
-    head_budget::build_disruption_budget,
     head_plan::{Duty, Lost, NewPod, Observed, Plan, PodView, Removal, Return, plan},
-    head_pod::{INCARNATION_LABEL, SLOT_LABEL, build_network_policy, build_pod},
+    head_pod::{INCARNATION_LABEL, SLOT_LABEL, build_pod},
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, runtime::controller::Action};
 
 use crate::{
-    apply::{apply, apply_status, create, delete, label},
+    apply::{apply_status, create, delete, label},
     causes::with_causes,
     client::{CallError, call},
     clock,
@@ -24,6 +23,7 @@ use crate::{
     fleet::{Member, PodHealth},
     head_pod_state::{self as state, Condemnation},
     identity::ensure_identity,
+    policies::apply_around_head,
 };
 
 /// When a head is looked at again although nothing happened.
@@ -166,7 +166,7 @@ async fn apply_plan(scope: &Scope, head: &ChimeraHead, plan: Plan) -> Result<Act
     }
     let uid = head.uid().unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &head.namespace().unwrap_or_default());
-    apply_policies(scope, head, &uid).await?;
+    apply_around_head(scope, head).await?;
     for duty in &duties {
         apply_duty(scope, head, &pods, duty).await?;
     }
@@ -319,17 +319,6 @@ fn announce(scope: &Scope, head: &ChimeraHead, lost: &[Regeneration], recovered:
             .with_label_values(&labels)
             .observe(seconds);
     }
-}
-
-async fn apply_policies(scope: &Scope, head: &ChimeraHead, uid: &str) -> Result<(), CallError> {
-    if scope.head_policies.recall(uid) == head.metadata.generation {
-        return Ok(());
-    }
-    let client = &scope.context.client;
-    apply(client, &build_network_policy(head, &scope.context.template)).await?;
-    apply(client, &build_disruption_budget(head)).await?;
-    scope.head_policies.note(uid, head.metadata.generation);
-    Ok(())
 }
 
 /// Why a pod could not be made, as the head's condition says it.

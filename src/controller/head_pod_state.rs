@@ -1,7 +1,7 @@
 //! What a pod object says of a head pod: whether it runs, why not, and what the kubelet finds of its devices. Only reads.
 
-use api::{ChimeraHead, reasons};
-use controller_core::head_plan::{SickDevice, same_device};
+use api::{ChimeraHead, chimera_head::same_device, reasons};
+use controller_core::head_plan::SickDevice;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::ResourceExt as _;

@@ -24,6 +24,7 @@ mod identity;
 mod keys;
 mod lease;
 mod metrics;
+mod policies;
 mod readable;
 #[cfg(test)]
 mod recorded_server;

@@ -88,7 +88,7 @@ impl Metrics {
             )?,
             signed_seconds: histogram(
                 "chimera_signed_time_seconds",
-                "Time from the creation of a workflow to its signed receipt.",
+                "Time from the creation of a workflow to the signed receipt of its first run.",
                 &["result"],
             )?,
             queue_seconds: Histogram::with_opts(

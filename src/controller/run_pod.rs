@@ -5,19 +5,20 @@ use api::{ChimeraHead, MamlWorkflow, names, reasons};
 use controller_core::{
     demand::Demand,
     no_place::NoPlace,
-    run_pod::{RunPod, build_run_network_policy, build_run_pod, run_pod_name, superfluous},
+    run_pod::{RunPod, build_run_pod, run_pod_name, superfluous},
     workflow_status::Wait,
 };
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _, runtime::reflector::ObjectRef};
 
 use crate::{
-    apply::{apply, create, delete},
+    apply::{create, delete},
     client::{CallError, call},
     context::Scope,
     fleet::{Member, OnlyFor, OwnPod, Reservation},
     head,
     head_pod_state::{self, failure, waiting},
+    policies::apply_around_runs,
     waiting_room::Candidacy,
 };
 
@@ -168,15 +169,7 @@ async fn make(
             message,
         )));
     }
-    let uid = head.uid().unwrap_or_default();
-    if scope.run_network_policies.recall(&uid) != head.metadata.generation {
-        apply(
-            &context.client,
-            &build_run_network_policy(head, &context.template),
-        )
-        .await?;
-        scope.run_network_policies.note(&uid, head.metadata.generation);
-    }
+    apply_around_runs(scope, head).await?;
     let pod = build_run_pod(workflow, head, &context.template, run_id);
     match create(&context.client, &pod).await {
         Ok(_) => Ok(waits(&name, "it was just made")),

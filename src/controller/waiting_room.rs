@@ -38,6 +38,8 @@ pub struct Candidacy {
     pub priority: i32,
     /// Creation of the workflow.
     pub created: Timestamp,
+    /// Since when the run waits.
+    pub since: Timestamp,
 }
 
 /// A place that is kept for a run until its workflow takes it up.
@@ -96,6 +98,7 @@ impl WaitingRoom {
             submitter: run.submitter.clone(),
             priority: run.priority,
             created: run.created,
+            since: run.since,
             demand: demand.clone(),
         };
         room.queue(&demand.namespace).wait(waiting);
@@ -176,14 +179,15 @@ impl WaitingRoom {
         Some(run.run_id)
     }
 
-    /// Has waiting runs of a namespace looked at, the oldest of every lane first: what they wait for has changed.
+    /// Has waiting runs of a namespace looked at, those of every lane first that have waited longest: what they wait for has
+    /// changed.
     pub fn tell(&self, namespace: &str) {
         let room = self.room();
         let Some(queue) = room.queues.get(namespace).filter(|queue| !queue.is_empty()) else {
             return;
         };
         let told: Vec<_> = queue
-            .oldest_of_each_lane(TOLD_AT_ONCE.div_ceil(queue.lanes().count()))
+            .longest_of_each_lane(TOLD_AT_ONCE.div_ceil(queue.lanes().count()))
             .take(TOLD_AT_ONCE)
             .filter_map(|uid| room.waiting.get(uid).map(|run| run.workflow.clone()))
             .collect();

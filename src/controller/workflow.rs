@@ -11,18 +11,20 @@ use api::{
 use controller_core::{
     demand::{Demand, Tried},
     no_place::{NoPlace, Why},
+    queue::waited,
     run::{Destination, Intent, build_grant, run_key},
     run_pod::{RunPod, lost, wanted},
     sealed::{self, SealedInputs},
     specification::{Files, not_found},
     workflow_plan::{
-        Loss, Observed, Plan, RunState, Source, Start, current_status, is_current, plan, plan_without_head,
-        receipt_name,
+        Loss, Observed, Plan, RunState, Source, Start, current_status, is_current, pending_since, plan,
+        plan_without_head, receipt_name,
     },
     workflow_status::{self, Wait},
 };
 use crypto::DigestSet;
 use head_proto::{RunRequest, SpecificationFile};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, ResourceExt as _, runtime::controller::Action, runtime::reflector::ObjectRef};
 
@@ -257,14 +259,10 @@ async fn write_wait(
     }
 }
 
-/// When it was created, and its UID.
-pub fn age(workflow: &MamlWorkflow) -> (jiff::Timestamp, String) {
-    let created = workflow
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(jiff::Timestamp::UNIX_EPOCH, |time| time.0);
-    (created, workflow.uid().unwrap_or_default())
+/// When it was created.
+pub fn created(workflow: &MamlWorkflow) -> Timestamp {
+    let created = workflow.metadata.creation_timestamp.as_ref();
+    created.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
 /// Reserves a head, claims it in the status, and dispatches.
@@ -274,8 +272,9 @@ async fn start_run(
     start: Start,
 ) -> Result<Action, WorkflowError> {
     let context = &scope.context;
-    let (created, uid) = age(workflow);
+    let uid = workflow.uid().unwrap_or_default();
     let run_id = run_key(workflow).run_id(start.attempt);
+    let since = pending_since(workflow, &start.status, clock::now());
     let demand = Demand {
         tried: Tried::of(&start.status.attempts, clock::now()),
         ..Demand::of(workflow, &start.accepted.document)
@@ -286,7 +285,8 @@ async fn start_run(
         uid: uid.clone(),
         submitter: workflow.spec.submitter.clone().unwrap_or_default(),
         priority: workflow.spec.priority,
-        created,
+        created: created(workflow),
+        since,
     };
     let reservation = match reserve(scope, workflow, &run, &demand).await? {
         Ok(reservation) => reservation,
@@ -302,8 +302,7 @@ async fn start_run(
     let held = context.fleet.hold(&run_id, &reservation);
     match claim(scope, workflow, &start, &run_id, &reservation).await? {
         Some((status, request)) => {
-            let waited =
-                std::time::Duration::try_from(clock::now().duration_since(created)).unwrap_or_default();
+            let waited = waited(since, clock::now());
             context.metrics.queue_seconds.observe(waited.as_secs_f64());
             if !start.specifications.missing.is_empty() {
                 let message = not_found(&start.specifications.missing);

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::head_pod::Template;
 
-pub use pod_view::{Lost, Mend, PodView, SickDevice, same_device};
+pub use pod_view::{Lost, Mend, PodView, SickDevice};
 
 /// Everything that the decision depends on.
 #[derive(Debug)]

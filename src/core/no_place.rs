@@ -11,6 +11,9 @@ use crate::{
     placement::{Group, HeadView, is_free},
 };
 
+/// What a head says that is asked to serve nobody.
+const SCALED_TO_ZERO: &str = "spec.replicas is 0";
+
 /// Why a run has no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -18,7 +21,7 @@ pub enum Why {
     Busy,
     /// Heads that suit exist, but none is ready.
     NotReady,
-    /// Heads that suit exist, but are asked to have no pods.
+    /// Heads that suit exist, but are asked to serve nobody.
     ScaledToZero,
     /// No head suits, for want of GPUs among others.
     NoGpu,
@@ -49,9 +52,15 @@ pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace
         .filter(|group| group.view.namespace == demand.namespace)
         .filter(|group| !pods.iter().any(|pod| pod.head == group.view.head))
         .collect();
+    let to_have_none = |pod: &HeadView| {
+        let asked = groups
+            .iter()
+            .find(|group| group.view.namespace == pod.namespace && group.view.head == pod.head);
+        asked.is_some_and(|group| group.replicas == 0)
+    };
     let of_pods = pods
         .iter()
-        .map(|pod| candidate(pod, state_of_pod(pod, &needs), 1));
+        .map(|pod| candidate(pod, state_of_pod(pod, to_have_none(pod), &needs), 1));
     let of_groups = without_pods
         .iter()
         .map(|group| candidate(&group.view, state_of_group(group, &needs), 0));
@@ -84,7 +93,7 @@ pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace
         (Why::NotReady, message)
     } else if let Some(empty) = empty {
         let message = format!(
-            "ChimeraHead {0} suits and has no pods: kubectl scale head/{0} --replicas=1, or let an autoscaler do it",
+            "ChimeraHead {0} suits and is scaled to zero: kubectl scale head/{0} --replicas=1, or let an autoscaler do it",
             empty.head
         );
         (Why::ScaledToZero, message)
@@ -107,9 +116,12 @@ pub fn no_place(pods: &[HeadView], groups: &[Group], demand: &Demand) -> NoPlace
     }
 }
 
-fn state_of_pod(pod: &HeadView, needs: &[Need<'_>]) -> (CandidateState, String) {
+/// With `scaled_to_zero` it is a spare that nobody is to be served by, or goes.
+fn state_of_pod(pod: &HeadView, scaled_to_zero: bool, needs: &[Need<'_>]) -> (CandidateState, String) {
     if let Some(lacks) = lacks(pod, needs) {
         (CandidateState::Unsuitable, lacks)
+    } else if scaled_to_zero {
+        (CandidateState::ScaledToZero, SCALED_TO_ZERO.to_owned())
     } else if !pod.ready {
         (CandidateState::NotReady, "its agent takes no runs yet".to_owned())
     } else if pod.spare {
@@ -129,7 +141,7 @@ fn state_of_group(group: &Group, needs: &[Need<'_>]) -> (CandidateState, String)
     if let Some(lacks) = lacks(&group.view, needs) {
         (CandidateState::Unsuitable, lacks)
     } else if group.replicas == 0 {
-        (CandidateState::ScaledToZero, "spec.replicas is 0".to_owned())
+        (CandidateState::ScaledToZero, SCALED_TO_ZERO.to_owned())
     } else {
         (
             CandidateState::NotReady,
@@ -424,6 +436,50 @@ mod tests {
         };
         assert_eq!(refused(&[], &[known], &torch).why, Why::NoMatch);
         assert_eq!(refused(&[], &[group(0)], &torch).why, Why::ScaledToZero);
+    }
+
+    #[test]
+    fn the_spares_and_the_last_pods_of_a_head_at_zero_are_not_waited_for() {
+        let at_zero = |replicas| Group {
+            view: HeadView {
+                offer: None,
+                ..head("", Role::Quantum)
+            },
+            replicas,
+        };
+        let spare = HeadView {
+            spare: true,
+            ..head("spare", Role::Quantum)
+        };
+        let last = HeadView {
+            ready: false,
+            running: 1,
+            ..head("last", Role::Quantum)
+        };
+        for pods in [vec![spare.clone()], vec![last.clone()], vec![spare.clone(), last]] {
+            let none = refused(&pods, &[at_zero(0)], &demand());
+            assert_eq!(none.why, Why::ScaledToZero, "{none:?}");
+            assert!(
+                none.message.contains("kubectl scale head/h --replicas=1"),
+                "{none:?}"
+            );
+            assert!(
+                none.candidates
+                    .iter()
+                    .all(|row| row.state == CandidateState::ScaledToZero)
+            );
+        }
+        assert_eq!(
+            refused(std::slice::from_ref(&spare), &[at_zero(1)], &demand()).why,
+            Why::NotReady
+        );
+        // Another head that suits is waited for, or its turn.
+        let busy = HeadView {
+            head: "other".into(),
+            running: 2,
+            ..head("busy", Role::Quantum)
+        };
+        assert_eq!(refused(&[spare, busy], &[at_zero(0)], &demand()).why, Why::Busy);
     }
 
     #[test]

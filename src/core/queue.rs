@@ -35,22 +35,25 @@ pub struct Waiting {
     pub submitter: String,
     /// `spec.priority`.
     pub priority: i32,
-    /// Creation of the workflow.
+    /// Creation of the workflow: of one submitter's runs the oldest workflow is first.
     pub created: Timestamp,
+    /// Since when the run waits: another run of an old workflow has waited no longer than a new one.
+    pub since: Timestamp,
     /// What it asks for.
     pub demand: Demand,
 }
 
-/// When a workflow was created, and its UID: no two are alike.
-type Age = (Timestamp, String);
+/// A time in the life of a workflow, and its UID: no two are alike.
+type Moment = (Timestamp, String);
 
 /// Runs of equal demands.
 #[derive(Debug)]
 struct Lane {
     demand: Arc<Demand>,
-    /// By priority and submitter.
-    levels: BTreeMap<Reverse<i32>, BTreeMap<String, BTreeSet<Age>>>,
-    ages: BTreeSet<Age>,
+    /// By priority, submitter and creation.
+    levels: BTreeMap<Reverse<i32>, BTreeMap<String, BTreeSet<Moment>>>,
+    /// By when they began to wait.
+    waits: BTreeSet<Moment>,
 }
 
 /// Where a waiting run stands.
@@ -59,7 +62,8 @@ struct Stand {
     lane: u64,
     submitter: String,
     priority: Reverse<i32>,
-    age: Age,
+    created: Moment,
+    since: Moment,
 }
 
 /// What a submitter has been given.
@@ -91,12 +95,12 @@ pub struct LaneView<'a> {
     pub demand: &'a Demand,
     /// How many they are.
     pub length: usize,
-    /// When the oldest was created.
+    /// Since when the one waits that has waited longest.
     pub oldest: Timestamp,
 }
 
 impl Queue {
-    /// Lets a run wait. One that waits already keeps its age and takes the place of its new priority and demand.
+    /// Lets a run wait. One that waits already takes the place of its new priority and demand.
     pub fn wait(&mut self, run: Waiting) {
         self.leave(&run.uid);
         let demand = Arc::new(run.demand);
@@ -107,18 +111,19 @@ impl Queue {
         let lane = self.lanes.entry(id).or_insert_with(|| Lane {
             demand,
             levels: BTreeMap::new(),
-            ages: BTreeSet::new(),
+            waits: BTreeSet::new(),
         });
         let stand = Stand {
             lane: id,
             submitter: run.submitter,
             priority: Reverse(run.priority),
-            age: (run.created, run.uid.clone()),
+            created: (run.created, run.uid.clone()),
+            since: (run.since, run.uid.clone()),
         };
         let level = lane.levels.entry(stand.priority).or_default();
         let line = level.entry(stand.submitter.clone()).or_default();
-        line.insert(stand.age.clone());
-        lane.ages.insert(stand.age.clone());
+        line.insert(stand.created.clone());
+        lane.waits.insert(stand.since.clone());
         self.stands.insert(run.uid, stand);
     }
 
@@ -130,10 +135,10 @@ impl Queue {
         let Some(lane) = self.lanes.get_mut(&stand.lane) else {
             return false;
         };
-        lane.ages.remove(&stand.age);
+        lane.waits.remove(&stand.since);
         if let Some(level) = lane.levels.get_mut(&stand.priority) {
             if let Some(line) = level.get_mut(&stand.submitter) {
-                line.remove(&stand.age);
+                line.remove(&stand.created);
                 if line.is_empty() {
                     level.remove(&stand.submitter);
                 }
@@ -142,7 +147,7 @@ impl Queue {
                 lane.levels.remove(&stand.priority);
             }
         }
-        if lane.ages.is_empty() {
+        if lane.waits.is_empty() {
             self.lane_of.remove(&lane.demand);
             self.lanes.remove(&stand.lane);
         }
@@ -166,20 +171,20 @@ impl Queue {
         let out_of_turn = (turns % PATIENCE_TURNS == PATIENCE_TURNS - 1)
             .then(|| impatient(&lanes, now))
             .flatten();
-        let age = out_of_turn.or_else(|| self.in_turn(&lanes))?;
-        let uid = age.1.clone();
+        let (_, uid) = out_of_turn.or_else(|| self.in_turn(&lanes))?;
+        let uid = uid.clone();
         self.turns.insert(head.to_owned(), turns + 1);
         Some(uid)
     }
 
-    fn in_turn<'a>(&self, lanes: &[&'a Lane]) -> Option<&'a Age> {
+    fn in_turn<'a>(&self, lanes: &[&'a Lane]) -> Option<&'a Moment> {
         let highest = lanes.iter().filter_map(|lane| lane.levels.keys().next()).min()?;
         let levels = lanes.iter().filter_map(|lane| lane.levels.get(highest));
         levels
             .flatten()
             .filter_map(|(submitter, line)| Some((self.standing(submitter), line.first()?)))
             .min()
-            .map(|(_, age)| age)
+            .map(|(_, created)| created)
     }
 
     /// The lower, the sooner a submitter is served.
@@ -230,16 +235,16 @@ impl Queue {
         self.lanes.values().filter_map(|lane| {
             Some(LaneView {
                 demand: &lane.demand,
-                length: lane.ages.len(),
-                oldest: lane.ages.first()?.0,
+                length: lane.waits.len(),
+                oldest: lane.waits.first()?.0,
             })
         })
     }
 
-    /// The oldest workflows of every lane, up to `count` of each.
-    pub fn oldest_of_each_lane(&self, count: usize) -> impl Iterator<Item = &str> {
+    /// The workflows of every lane that have waited longest, up to `count` of each.
+    pub fn longest_of_each_lane(&self, count: usize) -> impl Iterator<Item = &str> {
         let lanes = self.lanes.values();
-        lanes.flat_map(move |lane| lane.ages.iter().take(count).map(|age| age.1.as_str()))
+        lanes.flat_map(move |lane| lane.waits.iter().take(count).map(|wait| wait.1.as_str()))
     }
 
     /// The UIDs of all workflows that wait.
@@ -249,14 +254,14 @@ impl Queue {
 }
 
 /// Who has waited longest, if that is too long.
-fn impatient<'a>(lanes: &[&'a Lane], now: Timestamp) -> Option<&'a Age> {
-    let oldest = lanes.iter().filter_map(|lane| lane.ages.first()).min()?;
-    (waited(oldest.0, now) > PATIENCE).then_some(oldest)
+fn impatient<'a>(lanes: &[&'a Lane], now: Timestamp) -> Option<&'a Moment> {
+    let longest = lanes.iter().filter_map(|lane| lane.waits.first()).min()?;
+    (waited(longest.0, now) > PATIENCE).then_some(longest)
 }
 
-/// For how long a run has waited that was created then.
-pub fn waited(created: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(now.duration_since(created)).unwrap_or_default()
+/// For how long a run has waited that began to wait then.
+pub fn waited(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
 #[cfg(test)]

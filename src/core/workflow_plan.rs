@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use crate::{
     demand::avoided_for,
     document::{Accepted, Refusal, Submission, accept, read},
+    queue::waited,
     run::{Ending, rerun, run_key},
     sealed::SealedInputs,
     specification::{self, Files},
@@ -464,12 +465,13 @@ fn pending_left(workflow: &MamlWorkflow, waited: Duration) -> Option<Duration> {
     Some(Duration::from_secs(limit).saturating_sub(waited))
 }
 
-fn is_first_run(workflow: &MamlWorkflow) -> bool {
+/// Whether the workflow was neither changed nor run again since it was created.
+pub fn is_first_run(workflow: &MamlWorkflow) -> bool {
     workflow.metadata.generation.unwrap_or(1) <= 1 && rerun(workflow).is_none()
 }
 
-/// For how long the current run has been pending: since its creation, or since the last attempt was lost.
-fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timestamp) -> Duration {
+/// Since when the current run has been pending: since the workflow was created or changed, or its last attempt was lost.
+pub fn pending_since(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timestamp) -> Timestamp {
     let begun = if is_first_run(workflow) {
         workflow.metadata.creation_timestamp.as_ref().map(|time| time.0)
     } else {
@@ -477,8 +479,11 @@ fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timest
         find(&status.conditions, SCHEDULED).map(|condition| condition.last_transition_time)
     };
     let begun = begun.unwrap_or(now);
-    let since = status.attempts.last().map_or(begun, |lost| lost.time.max(begun));
-    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+    status.attempts.last().map_or(begun, |lost| lost.time.max(begun))
+}
+
+fn pending_for(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, now: Timestamp) -> Duration {
+    waited(pending_since(workflow, status, now), now)
 }
 
 fn fail(observed: Observed<'_>, reason: &'static str, message: String) -> Plan {
@@ -797,6 +802,34 @@ mod tests {
             matches!(next(&workflow, 10_059), Plan::Wait { again, .. } if again == Duration::from_secs(1))
         );
         assert!(matches!(next(&workflow, 10_060), Plan::Conclude(_)));
+    }
+
+    #[test]
+    fn another_run_of_an_old_workflow_has_waited_since_it_was_first_seen() {
+        let mut workflow = workflow();
+        let since =
+            |workflow: &MamlWorkflow, now| pending_since(workflow, &current_status(workflow), at(now));
+        assert_eq!(
+            since(&workflow, 9_000),
+            at(100),
+            "the first run, since its creation"
+        );
+        let done = complete(&workflow);
+        for change in ["rerun", "edited"] {
+            workflow.status = Some(done.clone());
+            match change {
+                "rerun" => annotate(&mut workflow, api::names::RERUN_ANNOTATION, "1"),
+                _ => workflow.metadata.generation = Some(2),
+            }
+            assert_eq!(since(&workflow, 9_000), at(9_000), "{change}");
+            let wait = Wait::for_head(reasons::HEADS_BUSY, "busy".into());
+            workflow.status = Some(workflow_status::waiting(
+                current_status(&workflow),
+                &wait,
+                at(9_000),
+            ));
+            assert_eq!(since(&workflow, 9_700), at(9_000), "{change}: kept in the status");
+        }
     }
 
     #[test]

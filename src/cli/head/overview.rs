@@ -1,6 +1,6 @@
 //! What is shown of a head, computed from it and from the workflows of its namespace.
 
-use api::chimera_head::{HeadPod, PodRole, Regeneration};
+use api::chimera_head::{HeadPod, PodRole, Regeneration, same_device};
 use api::condition::{self, READY};
 use api::{ChimeraHead, MamlWorkflow};
 use jiff::Timestamp;
@@ -167,7 +167,7 @@ fn devices(status: &api::ChimeraHeadStatus) -> Vec<Device> {
         status
             .unhealthy_devices
             .iter()
-            .find(|known| known.device == device)
+            .find(|known| same_device(&known.device, device))
     };
     let of = |device: &str, pod: Option<&HeadPod>| {
         let failed = failed(device);
@@ -185,7 +185,10 @@ fn devices(status: &api::ChimeraHeadStatus) -> Vec<Device> {
         .flat_map(|pod| pod.devices.iter().map(|device| of(device, Some(pod))));
     let mut devices: Vec<_> = held.collect();
     for known in &status.unhealthy_devices {
-        if !devices.iter().any(|device| device.name == known.device) {
+        if !devices
+            .iter()
+            .any(|device| same_device(&device.name, &known.device))
+        {
             devices.push(of(&known.device, None));
         }
     }
@@ -335,6 +338,22 @@ mod tests {
             .map(|device| (device.name.as_str(), device.healthy))
             .collect();
         assert_eq!(devices, [("GPU-1", true), ("GPU-2", false)]);
+    }
+
+    #[test]
+    fn a_share_of_a_device_that_failed_has_failed_whatever_name_each_side_gives_it() {
+        let mut head = head();
+        let status = head.status.as_mut().unwrap();
+        status.pods[0].devices = vec!["GPU-1".to_owned()];
+        status.pods[1].devices = vec!["GPU-2::1".to_owned()];
+        status.unhealthy_devices[0].device = "GPU-1::0".to_owned();
+        let overview = Overview::of(&head, &[]);
+        let devices: Vec<_> = overview
+            .devices
+            .iter()
+            .map(|device| (device.name.as_str(), device.healthy))
+            .collect();
+        assert_eq!(devices, [("GPU-1", false), ("GPU-2::1", true)]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use api::reasons;
-use controller_core::head_plan::{Lost, Mend, SickDevice, same_device};
+use api::{chimera_head::same_device, reasons};
+use controller_core::head_plan::{Lost, Mend, SickDevice};
 use head_proto::HeadStatus;
 use jiff::Timestamp;
 

@@ -116,6 +116,7 @@ fn run(uid: &str, submitter: &str, priority: i32, created: i64) -> Candidacy {
         submitter: submitter.to_owned(),
         priority,
         created: jiff::Timestamp::from_second(created).expect("in range"),
+        since: jiff::Timestamp::from_second(created).expect("in range"),
     }
 }
 

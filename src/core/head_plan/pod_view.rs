@@ -116,9 +116,3 @@ impl PodView {
         self.agent.is_none() && self.lost.is_none() && !self.kubelet_ready
     }
 }
-
-/// Whether two names are of one device: a device that is shared in time has a name for each share, `UUID::N`.
-pub fn same_device(one: &str, other: &str) -> bool {
-    let uuid = |name: &str| name.split("::").next().unwrap_or_default().to_owned();
-    uuid(one) == uuid(other)
-}

@@ -35,7 +35,7 @@ pub(super) struct Review {
     pub found: Vec<Regeneration>,
     /// Losses whose replacement takes runs now and did not before.
     pub recovered: Vec<Regeneration>,
-    /// The latest losses, for the status.
+    /// The losses that are not made good yet, and the latest others, for the status.
     pub rows: Vec<Regeneration>,
 }
 
@@ -60,13 +60,24 @@ pub(super) fn review(
 
     let head = observed.head.metadata.name.as_deref().unwrap_or_default();
     let mut heirs = Heirs::new(head, staying, active, create);
+    let places = places(observed);
+    let complete = heirs.fill(places);
     let mut recovered = Vec::new();
     // The newest first: a spare that is promoted now takes over from who was lost now.
-    for row in rows.iter_mut().rev().filter(|row| is_open(row)) {
-        row.replacement = heirs.next_for(row);
-        if heirs.serves(row.replacement.as_deref()) {
+    for index in (0..rows.len()).rev() {
+        let (until, later) = rows.split_at_mut(index + 1);
+        let row = &mut until[index];
+        if !is_open(row) {
+            continue;
+        }
+        row.replacement = heirs.next_for(row, later);
+        let served = heirs.serves(row.replacement.as_deref());
+        // Without anybody to come, it was the place that went: fewer are asked for.
+        if served || (complete && row.replacement.is_none()) {
             row.ready_time = Some(observed.now);
             row.duration_millis = Some(millis_between(row.time, observed.now));
+        }
+        if served {
             recovered.push(row.clone());
         }
     }
@@ -75,7 +86,7 @@ pub(super) fn review(
     found.extend_from_slice(&mended);
     recovered.extend_from_slice(&mended);
     rows.extend(mended);
-    keep_latest(&mut rows);
+    keep_latest(&mut rows, places, &observed.pods);
     Review {
         found,
         recovered,
@@ -94,11 +105,27 @@ fn millis_between(from: Timestamp, to: Timestamp) -> i64 {
         .max(0)
 }
 
-/// At most as many rows as the status keeps; what is over goes before what is not.
-fn keep_latest(rows: &mut Vec<Regeneration>) {
-    while rows.len() > REGENERATIONS_LIMIT {
-        let oldest = rows.iter().position(|row| !is_open(row)).unwrap_or(0);
+/// How many pods there are to be.
+fn places(observed: &Observed<'_>) -> usize {
+    let spec = &observed.head.spec;
+    usize::try_from(spec.replicas.saturating_add(spec.spares)).unwrap_or(0)
+}
+
+/// Drops losses that are over, the oldest first, as long as there are more rows than are kept. What is not over stays: it is
+/// told of when it is made good. More losses are open than there are places only when pods are lost before they ever serve;
+/// of those the first, which began it, and the latest stay.
+fn keep_latest(rows: &mut Vec<Regeneration>, places: usize, pods: &[PodView]) {
+    while rows.len() > REGENERATIONS_LIMIT
+        && let Some(oldest) = rows.iter().position(|row| !is_open(row))
+    {
         rows.remove(oldest);
+    }
+    // A row about a pod that is there keeps its loss from being found again.
+    let is_gone = |row: &Regeneration| !pods.iter().any(|pod| Some(&pod.uid) == row.uid.as_ref());
+    while rows.len() > places.max(REGENERATIONS_LIMIT) {
+        let mut gone = (0..rows.len()).filter(|index| is_gone(&rows[*index]));
+        let second = gone.nth(1);
+        rows.remove(second.unwrap_or(0));
     }
 }
 
@@ -233,8 +260,21 @@ impl<'a> Heirs<'a> {
         }
     }
 
-    /// A spare that is promoted now, else who was to take over before, else the pod itself, else a new one.
-    fn next_for(&mut self, row: &Regeneration) -> Option<String> {
+    /// Whether there are as many pods as there are to be, and each does its duty.
+    fn fill(&self, places: usize) -> bool {
+        self.staying.len() >= places && self.staying.iter().all(|pod| self.serves(Some(&pod.name)))
+    }
+
+    /// Who takes over from who was to take over before, if that pod was lost too; else a spare that is promoted now, else who
+    /// was to take over before, else the pod itself, else a new one.
+    fn next_for(&mut self, row: &Regeneration, later: &[Regeneration]) -> Option<String> {
+        let lost_too = later
+            .iter()
+            .find(|later| row.replacement.as_ref() == Some(&later.pod));
+        if let Some(lost_too) = lost_too {
+            // The name leads there also while nobody takes over yet.
+            return lost_too.replacement.clone().or_else(|| row.replacement.clone());
+        }
         if !self.promoted.is_empty() {
             return Some(self.promoted.remove(0));
         }

@@ -2,12 +2,12 @@
 
 use api::{
     ChimeraHeadStatus, ConditionStatus,
-    chimera_head::{HeadPod, PodRole, Regeneration, UNHEALTHY_DEVICES_LIMIT, UnhealthyDevice},
+    chimera_head::{HeadPod, PodRole, Regeneration, UNHEALTHY_DEVICES_LIMIT, UnhealthyDevice, same_device},
     condition::{READY, Verdict, is_true, set},
     reasons,
 };
 
-use super::{Observed, PodView, Removal, regeneration::role, same_device};
+use super::{Observed, PodView, Removal, regeneration::role};
 use crate::head_pod::{selector_text, template_hash};
 
 /// What was decided, as far as the status tells of it.

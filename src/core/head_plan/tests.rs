@@ -310,6 +310,74 @@ fn rows_are_bounded_and_open_ones_outlive_closed_ones() {
     assert!(rows[0].ready_time.is_none() && rows[0].reason == reasons::AGENT_LOST);
 }
 
+fn rows(world: &World) -> Vec<Regeneration> {
+    let status = world.head.status.clone().expect("a status");
+    status.last_regenerations
+}
+
+#[test]
+fn every_one_of_many_losses_at_once_is_told_of_and_timed() {
+    for (replicas, spares, fault) in [(8, 0, Fault::Forced), (6, 3, Fault::Forced), (8, 2, Fault::Node)] {
+        let mut world = World::settled(replicas, spares);
+        let lost = world.uids(false);
+        for uid in &lost {
+            strike(&mut world, uid, fault);
+        }
+        let found = world.step().regenerations.len();
+        assert_eq!(found, lost.len(), "{fault:?}");
+        assert!(rows(&world).len() >= lost.len(), "{:#?}", rows(&world));
+        world.wait(6);
+        let plans = world.settle();
+        let recovered: Vec<_> = plans.iter().flat_map(|plan| &plan.recovered).collect();
+        for uid in &lost {
+            let times = recovered.iter().filter(|row| row.uid.as_ref() == Some(uid));
+            assert_eq!(times.count(), 1, "{replicas}, {spares}, {fault:?}: {uid}");
+        }
+        assert_eq!(rows(&world).len(), 5);
+        assert!(rows(&world).iter().all(|row| row.ready_time.is_some()));
+    }
+}
+
+#[test]
+fn pods_that_are_lost_before_they_serve_are_one_outage_from_the_first_to_the_one_that_serves() {
+    let mut world = World::settled(1, 0);
+    let first = world.uids(false)[0].clone();
+    for _ in 0..20 {
+        let uid = world.pods[0].uid.clone();
+        strike(&mut world, &uid, Fault::Forced);
+        assert_eq!(world.step().regenerations.len(), 1);
+        // The status tells of the new pod when it has been seen.
+        world.wait(10);
+        world.step();
+    }
+    assert_eq!(rows(&world).len(), 5);
+    assert_eq!(row(&world, &first).ready_time, None);
+    let plans = world.settle();
+    let heir = world.pods[0].name.clone();
+    let row = row(&world, &first);
+    assert_eq!(row.replacement, Some(heir));
+    assert!(row.duration_millis > Some(200_000), "{row:#?}");
+    assert!(plans.last().is_some_and(|plan| !plan.unsettled));
+}
+
+#[test]
+fn a_loss_whose_place_is_given_up_is_not_waited_for() {
+    let mut world = World::settled(2, 0);
+    let victim = world.uids(false)[1].clone();
+    strike(&mut world, &victim, Fault::Forced);
+    world.head.spec.replicas = 1;
+    let plans = world.settle();
+    assert!(
+        plans.iter().all(|plan| plan.recovered.is_empty()),
+        "nobody replaced it"
+    );
+    assert!(
+        plans.last().is_some_and(|plan| !plan.unsettled),
+        "{:#?}",
+        rows(&world)
+    );
+}
+
 #[test]
 fn a_status_of_an_older_operator_is_enough_and_its_pods_go_on() {
     let mut world = World::settled(2, 0);

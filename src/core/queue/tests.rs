@@ -15,6 +15,7 @@ fn waiting(uid: &str, submitter: &str, priority: i32, created: i64) -> Waiting {
         submitter: submitter.into(),
         priority,
         created: at(created),
+        since: at(created),
         demand: demand(),
     }
 }
@@ -126,6 +127,32 @@ fn a_run_that_waits_again_has_the_place_of_its_new_priority_and_its_old_age() {
     let order: Vec<_> = std::iter::from_fn(|| give(&mut queue, 10)).collect();
     assert_eq!(order, ["c", "a", "b"]);
     assert!(queue.lanes().next().is_none() && queue.lane_of.is_empty());
+}
+
+#[test]
+fn another_run_of_an_old_workflow_has_waited_no_longer_than_it_has() {
+    let mut queue = Queue::default();
+    let now = 300_000;
+    for turn in 1..PATIENCE_TURNS {
+        queue.wait(waiting(&format!("first-{turn}"), "ann", 1, now));
+        assert!(give(&mut queue, now).is_some());
+        queue.ended("ann");
+    }
+    // The next place is given out of turn, to who has waited longest.
+    let again = Waiting {
+        since: at(now - 1),
+        ..waiting("again", "bob", -1, 0)
+    };
+    queue.wait(again);
+    queue.wait(waiting("patient", "cid", -1, now - 700));
+    queue.wait(waiting("urgent", "dan", 1, now));
+    assert_eq!(queue.lanes().next().map(|lane| lane.oldest), Some(at(now - 700)));
+    assert_eq!(give(&mut queue, now).as_deref(), Some("patient"));
+    assert_eq!(queue.lanes().next().map(|lane| lane.oldest), Some(at(now - 1)));
+    assert_eq!(give(&mut queue, now).as_deref(), Some("urgent"));
+    // Among one submitter's runs the workflow's age decides.
+    queue.wait(waiting("newer", "bob", -1, 5));
+    assert_eq!(give(&mut queue, now).as_deref(), Some("again"));
 }
 
 #[test]
