@@ -5,6 +5,7 @@ use api::condition::{self, Condition, ConditionStatus};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 
+use crate::completion;
 use crate::error::Error;
 
 /// Which cluster and namespace.
@@ -68,7 +69,7 @@ impl ClusterArgs {
 #[derive(clap::Args, Debug)]
 pub struct WorkflowArgs {
     /// Name of the MamlWorkflow; `mamlwf/NAME` too
-    #[arg(value_name = "NAME", value_parser = parse_name)]
+    #[arg(value_name = "NAME", value_parser = parse_name, add = completion::workflows())]
     pub name: String,
 
     #[command(flatten)]

@@ -114,12 +114,13 @@ fn command() -> clap::Command {
 }
 
 fn main() -> ExitCode {
+    // Both providers of rustls can be in one build; the TLS of every verb uses this one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    completion::answer();
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
-    // Both providers of rustls can be in one build; the TLS of every verb uses this one.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime
         .map_err(|cause| Error::failed("cannot start").because(&cause))

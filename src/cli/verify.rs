@@ -40,7 +40,7 @@ pub struct Args {
     ///
     /// A file holds the envelope (JSON), or a whole MuReceipt (YAML or JSON, from `kubectl get mur NAME -o yaml`); the plain
     /// fields of the latter are compared with what is signed. At most 16 MiB are read of each.
-    #[arg(required = true, value_name = "RECEIPT")]
+    #[arg(required = true, value_name = "RECEIPT", add = crate::completion::receipts())]
     receipts: Vec<String>,
 
     /// The trust bundle: its JSON, or the ConfigMap `chimera-trust` as YAML or JSON

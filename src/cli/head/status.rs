@@ -18,7 +18,7 @@ use crate::output::{self, Format};
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Name of the ChimeraHead, `head/NAME` too; all of the namespace when not given
-    #[arg(value_name = "NAME", value_parser = parse_name)]
+    #[arg(value_name = "NAME", value_parser = parse_name, add = crate::completion::heads())]
     name: Option<String>,
 
     /// Prints everything again on every change, until it is interrupted

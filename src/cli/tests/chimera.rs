@@ -315,8 +315,39 @@ fn completion_and_help_name_every_verb() {
             .success()
             .get_output()
             .clone();
-        assert!(String::from_utf8(output.stdout).unwrap().contains("submit"));
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            script.contains("COMPLETE") && script.contains("chimera"),
+            "{script}"
+        );
     }
+    for (words, offered) in [
+        (&["chimera", "sub"][..], "submit"),
+        (&["chimera", "why", "--names"], "--namespace"),
+        (&["chimera", "verify", "m"], "mur/"),
+    ] {
+        let output = chimera()
+            .env("COMPLETE", "fish")
+            .arg("--")
+            .args(words)
+            .assert()
+            .success();
+        let candidates = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+        assert!(
+            candidates
+                .lines()
+                .any(|line| line.split('\t').next() == Some(offered)),
+            "{words:?}: {candidates}"
+        );
+    }
+    // Where no cluster answers, there are no names and no complaints.
+    let output = chimera()
+        .env("COMPLETE", "fish")
+        .env("KUBECONFIG", "/nowhere")
+        .args(["--", "chimera", "why", ""])
+        .assert()
+        .success();
+    assert!(output.get_output().stderr.is_empty());
     let output = chimera().arg("--help").assert().success().get_output().clone();
     let help = String::from_utf8(output.stdout).unwrap();
     for verb in [
