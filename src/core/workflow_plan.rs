@@ -1066,7 +1066,7 @@ mod tests {
             matches!(plan, Plan::Wait { .. })
         };
         let uids = (0..100_u32).map(|index| format!("{:08x}-0000", index * 0x028f_5c28));
-        let after = |seconds| {
+        let after = |seconds: i64| {
             uids.clone()
                 .filter(|uid| told(reasons::HEADS_BUSY, uid, 100 + seconds))
                 .count()

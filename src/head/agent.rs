@@ -27,6 +27,9 @@ use tonic::Status;
 
 const CANARY_LIMIT: Duration = Duration::from_secs(30);
 const CANARY_PAUSE: Duration = Duration::from_secs(2);
+/// With less, not even a document of one line runs.
+const LEAST_MEMORY_MIB: u64 = 32;
+const LEAST_DISK_MIB: u64 = 1;
 
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +117,10 @@ impl Agent {
             condition: Mutex::new(Condition::Unready("the interpreter is starting".into())),
             revision: watch::Sender::new(0),
         });
-        tokio::spawn(agent.clone().keep_condition());
+        match too_small(&agent.together) {
+            Some(message) => agent.set_condition(Condition::Unready(message)),
+            None => drop(tokio::spawn(agent.clone().keep_condition())),
+        }
         tokio::spawn(agent.clone().tell(agent.interpreters.mends()));
         if let Some(gpus) = &agent.gpus {
             tokio::spawn(agent.clone().tell(gpus.view()));
@@ -411,6 +417,23 @@ impl Agent {
             Err(failure(reason::BLOCK_FAILED, "the interpreter cannot add"))
         }
     }
+}
+
+/// Why no run could live in what it may use, if none could.
+fn too_small(together: &Consumption) -> Option<String> {
+    let (memory, disk) = (together.memory >> 20, together.disk >> 20);
+    let what = if memory < LEAST_MEMORY_MIB {
+        format!(
+            "{memory} MiB of memory, and {LEAST_MEMORY_MIB} are needed; raise spec.resources.limits.memory"
+        )
+    } else if disk < LEAST_DISK_MIB {
+        format!(
+            "{disk} MiB on disk, and {LEAST_DISK_MIB} are needed; raise spec.resources.limits.ephemeral-storage"
+        )
+    } else {
+        return None;
+    };
+    Some(format!("each run would have {what} or lower spec.workers.warm"))
 }
 
 fn refuse(refusal: &Refusal) -> Status {
