@@ -56,7 +56,7 @@ pub struct Setup {
     pub canary_every: Duration,
     /// What a run's processes may use together.
     pub together: Consumption,
-    /// Image and devices.
+    /// Image, and the devices as long as no driver tells of them.
     pub machine: Machine,
     /// Whether what runs print goes to the agent's standard output.
     pub journal: bool,
@@ -225,7 +225,7 @@ impl Agent {
             message: if draining { "draining".into() } else { message },
             capacity: u32::try_from(self.workers).unwrap_or(u32::MAX),
             running: self.registry.running_ids(),
-            devices: self.machine.devices.clone(),
+            devices: view.uuids().unwrap_or_else(|| self.machine.devices.clone()),
             environment,
             draining,
             device_states: view.devices.iter().map(device_state).collect(),
@@ -261,6 +261,14 @@ impl Agent {
             workers: &self.interpreters,
             together: self.together,
         }
+    }
+
+    /// With the devices that the driver tells of.
+    fn machine(&self) -> Machine {
+        let mut machine = self.machine.clone();
+        let told = self.gpus.as_ref().and_then(|gpus| gpus.view().borrow().uuids());
+        machine.devices = told.unwrap_or(machine.devices);
+        machine
     }
 
     fn is_draining(&self) -> bool {
@@ -309,7 +317,7 @@ impl Agent {
             .map(|(before, after)| (after - before).max(0.0));
         match attest(
             &self.key,
-            &self.machine,
+            &self.machine(),
             ready,
             run.id(),
             grant,

@@ -106,7 +106,7 @@ pub struct Arguments {
     /// The management library of the GPU's driver.
     #[arg(long, default_value = devices::driver::LIBRARY, hide = true)]
     pub nvml: OsString,
-    /// Devices that the container runtime gave to this pod.
+    /// Devices that the container runtime gave to this pod, until the driver tells of them.
     #[arg(long, env = "NVIDIA_VISIBLE_DEVICES", hide = true)]
     pub devices: Option<String>,
 }
