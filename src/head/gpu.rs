@@ -193,14 +193,13 @@ impl Gpus {
     ) {
         let mut doubt = Doubt::default();
         while running.wait_for(|running| *running == 0).await.is_ok() {
-            if self.view.borrow().silence.is_none() {
-                if let Some(what) = doubt.hear(run_canary(&program).await) {
-                    self.view.send_modify(|view| {
-                        for health in &mut view.devices {
-                            health.fault.get_or_insert_with(|| what.clone());
-                        }
-                    });
-                }
+            let answers = self.view.borrow().silence.is_none();
+            if answers && let Some(what) = doubt.hear(run_canary(&program).await) {
+                self.view.send_modify(|view| {
+                    for health in &mut view.devices {
+                        health.fault.get_or_insert_with(|| what.clone());
+                    }
+                });
             }
             tokio::time::sleep(every).await;
         }
