@@ -123,7 +123,9 @@ pub struct ChimeraHeadSpec {
     #[serde(default)]
     pub workers: Workers,
 
-    /// CPU, memory and ephemeral storage of each pod. Without it, the operator's defaults apply.
+    /// CPU, memory and ephemeral storage of each pod. Without it, the operator's defaults apply. The runs of a pod share its
+    /// limits in equal parts: each may use (limit - what is kept) / `workers.warm`, where an eighth is kept for the agent and
+    /// its interpreters, and at least 256Mi of memory and 64Mi of storage. A run that needs more waits for a head with a larger share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
 
@@ -202,7 +204,8 @@ fn default_resource_name() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workers {
-    /// How many runs a pod takes at once, each in an interpreter of its own, from 1 to 64.
+    /// How many runs a pod takes at once, each in an interpreter of its own, from 1 to 64. They share the pod's limits: the
+    /// more runs, the less memory and storage each may use, as `spec.resources` tells.
     #[serde(default = "default_warm")]
     #[schemars(range(min = 1, max = 64))]
     pub warm: i32,

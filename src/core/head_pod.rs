@@ -30,7 +30,7 @@ use k8s_openapi::{
 };
 use sha2::{Digest as _, Sha256};
 
-use crate::head_image;
+use crate::{head_image, run_share};
 
 /// User and group that head images run as.
 const USER: i64 = 65532;
@@ -143,6 +143,8 @@ pub(crate) fn owner(head: &ChimeraHead) -> Option<Vec<OwnerReference>> {
 
 fn build_pod_spec(head: &ChimeraHead, image: &str, isolation: &str) -> PodSpec {
     let spec = &head.spec;
+    let resources = build_resources(spec);
+    let limits = resources.limits.clone().unwrap_or_default();
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -155,7 +157,7 @@ fn build_pod_spec(head: &ChimeraHead, image: &str, isolation: &str) -> PodSpec {
             seccomp_profile: Some(runtime_default()),
             ..PodSecurityContext::default()
         }),
-        containers: vec![build_container(head, image, isolation)],
+        containers: vec![build_container(head, image, isolation, resources)],
         volumes: Some(vec![
             Volume {
                 name: "identity".into(),
@@ -169,7 +171,7 @@ fn build_pod_spec(head: &ChimeraHead, image: &str, isolation: &str) -> PodSpec {
             Volume {
                 name: "tmp".into(),
                 empty_dir: Some(EmptyDirVolumeSource {
-                    size_limit: Some(Quantity("1Gi".into())),
+                    size_limit: Some(run_share::volume(&limits, spec.workers.warm)),
                     ..EmptyDirVolumeSource::default()
                 }),
                 ..Volume::default()
@@ -198,8 +200,15 @@ pub fn runtime_class(spec: &ChimeraHeadSpec) -> Option<&str> {
     spec.runtime_class_name.as_deref().or(of_gpu)
 }
 
-fn build_container(head: &ChimeraHead, image: &str, isolation: &str) -> Container {
+fn build_container(
+    head: &ChimeraHead,
+    image: &str,
+    isolation: &str,
+    resources: ResourceRequirements,
+) -> Container {
     let spec = &head.spec;
+    let mut environment = build_environment(head, image, isolation);
+    environment.extend(build_share(spec, &resources));
     let mut args = vec![
         format!("--workers={}", spec.workers.warm),
         format!("--listen=0.0.0.0:{}", names::HEAD_PORT),
@@ -215,12 +224,12 @@ fn build_container(head: &ChimeraHead, image: &str, isolation: &str) -> Containe
         image: Some(image.to_owned()),
         image_pull_policy: Some("IfNotPresent".into()),
         args: Some(args),
-        env: Some(build_environment(head, image, isolation)),
+        env: Some(environment),
         ports: Some(vec![
             port("grpc", names::HEAD_PORT),
             port("health", names::HEAD_HEALTH_PORT),
         ]),
-        resources: Some(build_resources(spec)),
+        resources: Some(resources),
         security_context: Some(SecurityContext {
             allow_privilege_escalation: Some(false),
             capabilities: Some(Capabilities {
@@ -297,11 +306,6 @@ fn build_environment(head: &ChimeraHead, image: &str, isolation: &str) -> Vec<En
         }),
         value: None,
     };
-    let literal = |name: &str, value: &str| EnvVar {
-        name: name.into(),
-        value: Some(value.into()),
-        value_from: None,
-    };
     vec![
         field("CHIMERA_NAMESPACE", "metadata.namespace"),
         field("CHIMERA_POD_NAME", "metadata.name"),
@@ -317,6 +321,25 @@ fn build_environment(head: &ChimeraHead, image: &str, isolation: &str) -> Vec<En
             &head.spec.health.canary_seconds.to_string(),
         ),
     ]
+}
+
+fn literal(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value: Some(value.into()),
+        value_from: None,
+    }
+}
+
+/// Tells the agent what each of its runs may use.
+fn build_share(spec: &ChimeraHeadSpec, resources: &ResourceRequirements) -> impl Iterator<Item = EnvVar> {
+    let limits = resources.limits.as_ref();
+    let share = limits.map(|limits| run_share::of(limits, spec.workers.warm));
+    let memory = share.and_then(|share| share.memory_mib);
+    let disk = share.and_then(|share| share.disk_mib);
+    [("CHIMERA_RUN_MEMORY_MIB", memory), ("CHIMERA_RUN_DISK_MIB", disk)]
+        .into_iter()
+        .filter_map(|(name, mib)| Some(literal(name, &mib?.to_string())))
 }
 
 fn build_resources(spec: &ChimeraHeadSpec) -> ResourceRequirements {
@@ -574,6 +597,35 @@ mod tests {
             .expect("resources")
             .limits;
         assert_eq!(limits.expect("limits")["nvidia.com/mig-1g"].0, "2");
+    }
+
+    #[test]
+    fn the_agent_is_told_what_its_pods_limits_leave_for_each_run() {
+        let told = |spec: serde_json::Value| {
+            let spec = build_pod(&head(spec), &template(), 0, 0, false)
+                .spec
+                .expect("a spec");
+            let environment = spec.containers[0].env.clone().unwrap_or_default();
+            let value = |name: &str| environment.iter().find(|one| one.name == name)?.value.clone();
+            let volume = spec.volumes.unwrap_or_default().remove(1);
+            let size = volume.empty_dir.and_then(|folder| folder.size_limit);
+            (
+                value("CHIMERA_RUN_MEMORY_MIB"),
+                value("CHIMERA_RUN_DISK_MIB"),
+                size.expect("a limit").0,
+            )
+        };
+        let shares = |memory: &str, disk: &str, volume: &str| {
+            (Some(memory.to_owned()), Some(disk.to_owned()), volume.to_owned())
+        };
+        let of = |warm: i32, resources: serde_json::Value| {
+            told(serde_json::json!({"role": "quantum", "workers": {"warm": warm}, "resources": resources}))
+        };
+        let limits = serde_json::json!({"limits": {"memory": "64Gi", "ephemeral-storage": "8Gi"}});
+        assert_eq!(of(2, serde_json::json!({})), shares("1792", "896", "2Gi"));
+        assert_eq!(of(4, limits), shares("14336", "1792", "8Gi"));
+        let requests = serde_json::json!({"requests": {"memory": "1Gi", "ephemeral-storage": "1Gi"}});
+        assert_eq!(of(2, requests), (None, None, (3_u64 << 30).to_string()));
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod receipt_check;
 pub mod requirements;
 pub mod run;
 pub mod run_pod;
+pub mod run_share;
 pub mod sealed;
 pub mod specification;
 pub mod suspicion;

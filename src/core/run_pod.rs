@@ -36,9 +36,12 @@ fn labels(head: &str) -> BTreeMap<String, String> {
     ])
 }
 
-/// Builds the pod: that of the head in everything but its name, its labels, its owner and that it takes one run.
+/// Builds the pod: that of the head in everything but its name, its labels, its owner and that it takes one run, which may use
+/// all that several would share.
 pub fn build_run_pod(workflow: &MamlWorkflow, head: &ChimeraHead, template: &Template, run_id: &str) -> Pod {
-    let mut pod = build_pod(head, template, 0, 0, false);
+    let mut alone = head.clone();
+    alone.spec.workers.warm = 1;
+    let mut pod = build_pod(&alone, template, 0, 0, false);
     let mut labels = labels(head.metadata.name.as_deref().unwrap_or_default());
     labels.insert("app.kubernetes.io/name".into(), "chimera-run".into());
     labels.insert(names::ROLE_LABEL.into(), head.spec.role.as_str().into());
@@ -56,9 +59,6 @@ pub fn build_run_pod(workflow: &MamlWorkflow, head: &ChimeraHead, template: &Tem
         // There is no other pod to be spread from.
         spec.topology_spread_constraints = None;
         for container in &mut spec.containers {
-            let args = container.args.get_or_insert_default();
-            args.retain(|arg| !arg.starts_with("--workers="));
-            args.push("--workers=1".to_owned());
             container
                 .env
                 .get_or_insert_default()
@@ -207,8 +207,10 @@ mod tests {
         let args = run.args.as_ref().expect("arguments");
         assert!(args.contains(&"--workers=1".to_owned()) && args.contains(&"--preload=numpy".to_owned()));
         let env = run.env.as_ref().expect("an environment");
-        let only = env.iter().find(|one| one.name == ONLY_RUN);
-        assert_eq!(only.and_then(|only| only.value.as_deref()), Some("abc"));
+        let value = |name: &str| env.iter().find(|one| one.name == name)?.value.as_deref();
+        assert_eq!(value(ONLY_RUN), Some("abc"));
+        // All of what eight would share.
+        assert_eq!(value("CHIMERA_RUN_MEMORY_MIB"), Some("3584"));
         assert_eq!(of_run.restart_policy.as_deref(), Some("Never"));
     }
 

@@ -49,7 +49,10 @@ pub enum Error {
     Missing,
     /// A call of the driver failed.
     #[error("the driver failed: {0}")]
-    Driver(#[from] DriverError),
+    Driver(DriverError),
+    /// Others have all of a device's memory, or all of its time: nothing is known of it.
+    #[error("nothing could be computed beside others: {0}")]
+    Busy(DriverError),
     /// It computes, and wrongly.
     #[error("device {device} computed {found} where {expected} is right, at {index}")]
     Wrong {
@@ -67,7 +70,26 @@ pub enum Error {
     None,
 }
 
-/// Runs the kernel on every device that this process sees, and checks each value.
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        if BUSY.contains(&error.0) {
+            Self::Busy(error)
+        } else {
+            Self::Driver(error)
+        }
+    }
+}
+
+/// Answers of a device that is well and shared, as by time slices or MPS.
+const BUSY: [sys::CUresult; 4] = [
+    sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY,
+    sys::CUresult::CUDA_ERROR_DEVICE_UNAVAILABLE,
+    sys::CUresult::CUDA_ERROR_MPS_MAX_CLIENTS_REACHED,
+    sys::CUresult::CUDA_ERROR_MPS_MAX_CONNECTIONS_REACHED,
+];
+
+/// Runs the kernel on every device that this process sees, and checks each value. A device that is busy keeps no other from
+/// being checked.
 pub fn run() -> Result<(), Error> {
     // SAFETY: loads a library by its well-known name and looks for its symbols; the driver's constructors may run.
     if !unsafe { sys::is_culib_present() } {
@@ -78,7 +100,14 @@ pub fn run() -> Result<(), Error> {
     if devices == 0 {
         return Err(Error::None);
     }
-    (0..devices).try_for_each(run_on)
+    let mut busy = Ok(());
+    for device in 0..devices {
+        match run_on(device) {
+            Err(error @ Error::Busy(_)) => busy = Err(error),
+            answer => answer?,
+        }
+    }
+    busy
 }
 
 fn run_on(device: usize) -> Result<(), Error> {

@@ -27,6 +27,9 @@ use tonic::Status;
 
 const CANARY_LIMIT: Duration = Duration::from_secs(30);
 const CANARY_PAUSE: Duration = Duration::from_secs(2);
+/// With less, not even a document of one line runs.
+const LEAST_MEMORY_MIB: u64 = 32;
+const LEAST_DISK_MIB: u64 = 1;
 
 /// Why an agent cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +56,7 @@ pub struct Setup {
     pub canary_every: Duration,
     /// What a run's processes may use together.
     pub together: Consumption,
-    /// Image and devices.
+    /// Image, and the devices as long as no driver tells of them.
     pub machine: Machine,
     /// Whether what runs print goes to the agent's standard output.
     pub journal: bool,
@@ -114,7 +117,10 @@ impl Agent {
             condition: Mutex::new(Condition::Unready("the interpreter is starting".into())),
             revision: watch::Sender::new(0),
         });
-        tokio::spawn(agent.clone().keep_condition());
+        match too_small(&agent.together) {
+            Some(message) => agent.set_condition(Condition::Unready(message)),
+            None => drop(tokio::spawn(agent.clone().keep_condition())),
+        }
         tokio::spawn(agent.clone().tell(agent.interpreters.mends()));
         if let Some(gpus) = &agent.gpus {
             tokio::spawn(agent.clone().tell(gpus.view()));
@@ -219,7 +225,7 @@ impl Agent {
             message: if draining { "draining".into() } else { message },
             capacity: u32::try_from(self.workers).unwrap_or(u32::MAX),
             running: self.registry.running_ids(),
-            devices: self.machine.devices.clone(),
+            devices: view.uuids().unwrap_or_else(|| self.machine.devices.clone()),
             environment,
             draining,
             device_states: view.devices.iter().map(device_state).collect(),
@@ -255,6 +261,14 @@ impl Agent {
             workers: &self.interpreters,
             together: self.together,
         }
+    }
+
+    /// With the devices that the driver tells of.
+    fn machine(&self) -> Machine {
+        let mut machine = self.machine.clone();
+        let told = self.gpus.as_ref().and_then(|gpus| gpus.view().borrow().uuids());
+        machine.devices = told.unwrap_or(machine.devices);
+        machine
     }
 
     fn is_draining(&self) -> bool {
@@ -303,7 +317,7 @@ impl Agent {
             .map(|(before, after)| (after - before).max(0.0));
         match attest(
             &self.key,
-            &self.machine,
+            &self.machine(),
             ready,
             run.id(),
             grant,
@@ -419,6 +433,23 @@ impl Agent {
 /// Whether the interpreters are ready for runs now.
 fn is_ready(state: &watch::Receiver<State>) -> bool {
     matches!(*state.borrow(), State::Ready(_))
+}
+
+/// Why no run could live in what it may use, if none could.
+fn too_small(together: &Consumption) -> Option<String> {
+    let (memory, disk) = (together.memory >> 20, together.disk >> 20);
+    let what = if memory < LEAST_MEMORY_MIB {
+        format!(
+            "{memory} MiB of memory, and {LEAST_MEMORY_MIB} are needed; raise spec.resources.limits.memory"
+        )
+    } else if disk < LEAST_DISK_MIB {
+        format!(
+            "{disk} MiB on disk, and {LEAST_DISK_MIB} are needed; raise spec.resources.limits.ephemeral-storage"
+        )
+    } else {
+        return None;
+    };
+    Some(format!("each run would have {what} or lower spec.workers.warm"))
 }
 
 fn refuse(refusal: &Refusal) -> Status {

@@ -68,10 +68,10 @@ pub struct Arguments {
     #[arg(long, default_value = "/tmp/runs")]
     pub runs: PathBuf,
     /// Memory of a run beyond what the warm interpreter holds, in MiB.
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, env = "CHIMERA_RUN_MEMORY_MIB", default_value_t = 2048, value_parser = mebibytes())]
     pub run_memory_mib: u64,
     /// What a run may hold on disk, in MiB.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, env = "CHIMERA_RUN_DISK_MIB", default_value_t = 1024, value_parser = mebibytes())]
     pub run_disk_mib: u64,
     /// Processes and threads of one run.
     #[arg(long, default_value_t = 256)]
@@ -106,7 +106,7 @@ pub struct Arguments {
     /// The management library of the GPU's driver.
     #[arg(long, default_value = devices::driver::LIBRARY, hide = true)]
     pub nvml: OsString,
-    /// Devices that the container runtime gave to this pod.
+    /// Devices that the container runtime gave to this pod, until the driver tells of them.
     #[arg(long, env = "NVIDIA_VISIBLE_DEVICES", hide = true)]
     pub devices: Option<String>,
 }
@@ -187,6 +187,11 @@ fn device_nodes(folder: &Path) -> Vec<String> {
     nodes
 }
 
+/// Amounts whose bytes can be counted.
+fn mebibytes() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(..=1 << 40)
+}
+
 fn module(name: &str) -> Result<String, String> {
     let part = |part: &str| {
         let mut bytes = part.bytes();
@@ -220,6 +225,12 @@ mod tests {
         let nodes = device_nodes(folder.path());
         assert_eq!(nodes.len(), 2);
         assert!(nodes[0].ends_with("/nvidia0"));
+    }
+
+    #[test]
+    fn amounts_are_those_that_can_be_counted_in_bytes() {
+        assert_eq!(parse(&["--run-memory-mib", "0"]).unwrap().run_memory_mib, 0);
+        assert!(parse(&["--run-disk-mib", "17592186044416"]).is_err());
     }
 
     #[test]

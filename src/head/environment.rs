@@ -17,12 +17,21 @@ pub fn of(ready: &Ready, memory: u64, cuda: String) -> Environment {
     }
 }
 
-/// GPU devices that the container runtime gave to this pod, from the value of NVIDIA_VISIBLE_DEVICES.
+/// GPU devices that the container runtime gave to this pod, from the value of NVIDIA_VISIBLE_DEVICES: what is known of them
+/// before the driver has answered. Only names and numbers count; with CDI the value is a word, and with devices that are
+/// asked for by mounts it is a path.
 pub fn visible_devices(visible: Option<&str>) -> Vec<String> {
-    match visible {
-        None | Some("" | "none" | "void" | "all") => vec![],
-        Some(list) => list.split(',').map(|device| device.trim().to_owned()).collect(),
-    }
+    let devices = visible.unwrap_or_default().split(',').map(str::trim);
+    devices
+        .filter(|device| names_device(device))
+        .map(ToOwned::to_owned)
+        .collect()
+}
+
+/// `GPU-…`, `MIG-…`, the number of a GPU, or that of an instance in it, as `0:1`.
+fn names_device(text: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.starts_with("GPU-") || text.starts_with("MIG-") || text.split(':').all(is_number)
 }
 
 /// The digest in an image reference, if it has one.
@@ -38,9 +47,19 @@ mod tests {
     #[test]
     fn devices_are_those_named_one_by_one() {
         assert_eq!(visible_devices(Some("GPU-1, GPU-2")), ["GPU-1", "GPU-2"]);
-        for none in [None, Some(""), Some("void"), Some("none")] {
-            assert!(visible_devices(none).is_empty());
+        assert_eq!(visible_devices(Some("0,1:2,MIG-3")), ["0", "1:2", "MIG-3"]);
+        for none in [
+            "",
+            "void",
+            "none",
+            "all",
+            "/var/run/nvidia-container-devices",
+            "nvidia.com/gpu=0",
+            ",",
+        ] {
+            assert!(visible_devices(Some(none)).is_empty(), "{none}");
         }
+        assert!(visible_devices(None).is_empty());
     }
 
     #[test]

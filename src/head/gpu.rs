@@ -4,6 +4,7 @@
 use devices::driver::{Device, Driver, Fault};
 use devices::{canary, xid};
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,9 @@ use tokio::time::timeout;
 
 /// The one argument of this program that makes it run the canary on every device, and nothing else.
 pub const CANARY: &str = "device-canary";
+
+/// How it ends when the devices were too busy for it: sysexits' EX_TEMPFAIL.
+const UNMEASURED: u8 = 75;
 
 /// Between two looks at how busy the devices are.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -52,6 +56,16 @@ pub struct View {
 }
 
 impl View {
+    /// The names that the driver gives to the devices; None while it has told of none.
+    pub fn uuids(&self) -> Option<Vec<String>> {
+        let uuids: Vec<_> = self
+            .devices
+            .iter()
+            .map(|health| health.device.uuid.clone())
+            .collect();
+        Some(uuids).filter(|uuids| !uuids.is_empty())
+    }
+
     /// Why no runs should come, if there is a reason.
     pub fn fault(&self) -> Option<String> {
         let failed = self.devices.iter().find_map(|health| {
@@ -169,60 +183,91 @@ impl Gpus {
         *used = busy.map(|busy| used.unwrap_or_default() + busy * time.as_secs_f64() / f64::from(sharing));
     }
 
-    /// Computes something with a known answer on every device while the head is idle. Failing twice is a fault of all of them.
+    /// Computes something with a known answer on every device while the head is idle. Failing twice is a fault of all of them;
+    /// finding no room is none.
     async fn keep_canary(
         self: Arc<Self>,
         program: PathBuf,
         mut running: watch::Receiver<usize>,
         every: Duration,
     ) {
-        let mut failures = 0;
+        let mut doubt = Doubt::default();
         while running.wait_for(|running| *running == 0).await.is_ok() {
-            if self.view.borrow().silence.is_none() {
-                let failed = run_canary(&program).await.err();
-                failures = if failed.is_some() { failures + 1 } else { 0 };
-                if let Some(what) = failed.filter(|_| failures >= 2) {
-                    self.view.send_modify(|view| {
-                        for health in &mut view.devices {
-                            health.fault.get_or_insert_with(|| what.clone());
-                        }
-                    });
-                }
+            let answers = self.view.borrow().silence.is_none();
+            if answers && let Some(what) = doubt.hear(run_canary(&program).await) {
+                self.view.send_modify(|view| {
+                    for health in &mut view.devices {
+                        health.fault.get_or_insert_with(|| what.clone());
+                    }
+                });
             }
             tokio::time::sleep(every).await;
         }
     }
 }
 
-async fn run_canary(program: &std::path::Path) -> Result<(), String> {
+/// What the canary has shown.
+#[derive(Debug)]
+enum Answer {
+    Right,
+    /// Nothing: others have the devices' memory or time, which is no fault of theirs.
+    Unmeasured(String),
+    Wrong(String),
+}
+
+/// How often in a row the canary has failed.
+#[derive(Debug, Default)]
+struct Doubt {
+    failures: u32,
+}
+
+impl Doubt {
+    /// What is wrong, once it is certain.
+    fn hear(&mut self, answer: Answer) -> Option<String> {
+        match answer {
+            Answer::Right => self.failures = 0,
+            Answer::Unmeasured(why) => tracing::info!(why, "the canary could not measure"),
+            Answer::Wrong(what) => {
+                self.failures += 1;
+                return (self.failures >= 2).then_some(what);
+            }
+        }
+        None
+    }
+}
+
+async fn run_canary(program: &std::path::Path) -> Answer {
     let output = Command::new(program)
         .arg(CANARY)
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
     match timeout(CANARY_LIMIT, output).await {
-        Err(_) => Err(format!(
+        Err(_) => Answer::Wrong(format!(
             "the canary did not end within {} s",
             CANARY_LIMIT.as_secs()
         )),
-        Ok(Err(error)) => Err(format!("the canary cannot be started: {error}")),
-        Ok(Ok(output)) if output.status.success() => Ok(()),
+        Ok(Err(error)) => Answer::Wrong(format!("the canary cannot be started: {error}")),
+        Ok(Ok(output)) if output.status.success() => Answer::Right,
         Ok(Ok(output)) => {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(format!("the canary failed ({}): {said}", output.status))
+            if output.status.code() == Some(UNMEASURED.into()) {
+                return Answer::Unmeasured(said);
+            }
+            Answer::Wrong(format!("the canary failed ({}): {said}", output.status))
         }
     }
 }
 
 /// What the program does when it is started as the canary.
 pub fn be_canary() -> ExitCode {
-    match canary::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            use std::io::Write as _;
-            let _ = writeln!(std::io::stderr(), "{error}");
-            ExitCode::FAILURE
-        }
+    let Err(error) = canary::run() else {
+        return ExitCode::SUCCESS;
+    };
+    let _ = writeln!(std::io::stderr(), "{error}");
+    match error {
+        canary::Error::Busy(_) => UNMEASURED.into(),
+        _ => ExitCode::FAILURE,
     }
 }
 
@@ -260,6 +305,23 @@ mod tests {
         assert_eq!(view.devices[0].fault, None);
         let message = view.fault().unwrap();
         assert!(message.starts_with("device MIG-2: XID 79"), "{message}");
+    }
+
+    #[test]
+    fn a_device_that_had_no_room_is_neither_well_nor_at_fault() {
+        let mut doubt = Doubt::default();
+        let (wrong, busy) = (
+            || Answer::Wrong("wrong".into()),
+            || Answer::Unmeasured("busy".into()),
+        );
+        for _ in 0..5 {
+            assert_eq!(doubt.hear(busy()), None);
+        }
+        assert_eq!(doubt.hear(wrong()), None);
+        assert_eq!(doubt.hear(busy()), None);
+        assert_eq!(doubt.hear(wrong()).as_deref(), Some("wrong"));
+        assert_eq!(doubt.hear(Answer::Right), None);
+        assert_eq!(doubt.hear(wrong()), None);
     }
 
     #[test]

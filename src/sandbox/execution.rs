@@ -334,8 +334,8 @@ fn look_closer(lookout: &mut Lookout, place: Place<'_>, child: &Child) {
     let (Some(group), Some(folder)) = (child.group(), child.folder()) else {
         return;
     };
-    let folder = folder.to_owned();
-    lookout.begin(move || consumption::of_group(group, inherited, &folder));
+    let (folder, enough) = (folder.to_owned(), place.together.memory);
+    lookout.begin(move || consumption::of_group(group, inherited, enough, &folder));
 }
 
 /// Why a run ended that did not say so itself.

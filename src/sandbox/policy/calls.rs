@@ -29,8 +29,8 @@ pub(super) const PRCTL: &[u64] = &[
 ];
 
 /// Being told of what others do with a folder or a file, and signals sent by the kernel in a run's name: F_SETOWN,
-/// F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY.
-pub(super) const FCNTL: &[u64] = &[8, 10, 15, 1024, 1026];
+/// F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY. Larger pipes, whose memory is no process's: F_SETPIPE_SZ.
+pub(super) const FCNTL: &[u64] = &[8, 10, 15, 1024, 1026, 1031];
 
 /// Taking a terminal, and typing on it: TIOCSCTTY, TIOCSTI, TIOCLINUX.
 pub(super) const IOCTL: &[u64] = &[0x540e, 0x5412, 0x541c];
@@ -43,7 +43,8 @@ pub(super) const SOCKET_IOCTL: u64 = 0x8900;
 /// System V IPC and POSIX message queues outlive their processes.
 /// memfd: memory that no resource limit counts.
 /// sendmsg: a descriptor on its way between two sockets belongs to no process, so that nobody sees the file behind it,
-/// and all runs share the number that may be on their way.
+/// and all runs share the number that may be on their way. It also names sockets to send to, in memory, where a filter
+/// cannot look.
 pub(super) const REFUSED: &[i64] = &[
     libc::SYS_socket,
     libc::SYS_connect,
@@ -141,6 +142,7 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_personality,
 ];
 
+/// Not among them: splice, tee and vmsplice, by which a pipe holds pages that belong to no process any more, huge ones too.
 pub(super) const ALLOWED: &[i64] = &[
     // Files, as far as landlock lets them be opened.
     libc::SYS_read,
@@ -192,9 +194,6 @@ pub(super) const ALLOWED: &[i64] = &[
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_pipe2,
-    libc::SYS_splice,
-    libc::SYS_tee,
-    libc::SYS_vmsplice,
     libc::SYS_sendfile,
     libc::SYS_copy_file_range,
     libc::SYS_getxattr,
@@ -215,8 +214,7 @@ pub(super) const ALLOWED: &[i64] = &[
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
     libc::SYS_timerfd_gettime,
-    // Between the two ends of a socket pair; no other socket can be made.
-    libc::SYS_sendto,
+    // Between the two ends of a socket pair; no other socket can be made, and sendto names no other.
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_recvmmsg,

@@ -28,6 +28,9 @@ pub(super) fn allowed() -> Result<BpfProgram, Error> {
         .collect();
     let unix = argument(0, SeccompCmpOp::Eq, constant(libc::AF_UNIX))?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![unix])?]);
+    // Landlock does not keep a datagram from a socket that has a name in the file system.
+    let to_the_other_end = address(SeccompCmpOp::Eq)?;
+    rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![to_the_other_end])?]);
     let no_namespace = argument(0, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]);
     // On others, these would let a run slow down or starve its neighbours, which have the same user.
@@ -54,6 +57,8 @@ pub(super) fn refused() -> Result<BpfProgram, Error> {
         .collect();
     let other = argument(0, SeccompCmpOp::Ne, constant(libc::AF_UNIX))?;
     rules.insert(libc::SYS_socketpair, vec![SeccompRule::new(vec![other])?]);
+    let to_another = address(SeccompCmpOp::Ne)?;
+    rules.insert(libc::SYS_sendto, vec![SeccompRule::new(vec![to_another])?]);
     for call in [libc::SYS_prlimit64, libc::SYS_sched_setaffinity] {
         let other = argument(0, SeccompCmpOp::Ne, 0)?;
         rules.insert(call, vec![SeccompRule::new(vec![other])?]);
@@ -92,6 +97,11 @@ fn refused_options() -> Result<Vec<SeccompRule>, Error> {
         argument(1, SeccompCmpOp::Ne, constant(libc::SIGKILL))?,
     ];
     Ok(vec![SeccompRule::new(others)?, SeccompRule::new(softer)?])
+}
+
+/// Whether sendto has an address, which is a pointer.
+fn address(operator: SeccompCmpOp) -> Result<SeccompCondition, Error> {
+    Ok(SeccompCondition::new(4, SeccompCmpArgLen::Qword, operator, 0)?)
 }
 
 /// A rule for each value of an argument.

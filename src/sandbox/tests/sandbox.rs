@@ -14,5 +14,7 @@ mod languages;
 mod limits;
 #[path = "sandbox/order.rs"]
 mod order;
+#[path = "sandbox/orphans.rs"]
+mod orphans;
 #[path = "sandbox/specifications.rs"]
 mod specifications;

@@ -5,7 +5,9 @@ use super::pulse::Pulse;
 use super::wire::{Account, FromZygote, PACKET, ToZygote, Wire};
 use super::{Begin, Configuration, Ending, Known, Ready, Warmth, interpreter};
 use crate::folder::{Folders, remove_tree};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpgid, waitpid};
+use rustix::process::{
+    Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid, waitpid,
+};
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::process::Child as Process;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Importing torch or qiskit from a cold disk takes its time.
 const START_LIMIT: Duration = Duration::from_mins(2);
@@ -23,6 +25,10 @@ const SLOW: Duration = Duration::from_secs(2);
 const PONG_LIMIT: Duration = Duration::from_secs(10);
 /// Nothing but forks happens in a zygote, so its memory stays as it was; this is far beyond what its allocator plays with.
 const MOST_GROWTH: u64 = 64 << 20;
+
+/// Processes that were killed end as fast as the kernel gives their memory back.
+const REAP_INTERVAL: Duration = Duration::from_millis(20);
+const REAP_LIMIT: Duration = Duration::from_mins(1);
 
 /// What a session is told.
 pub(super) enum ToSession {
@@ -155,9 +161,9 @@ impl Session {
             .values()
             .map(|run| run.known.group.load(Ordering::Acquire));
         let workers = self.pool.iter().flat_map(Pool::groups);
-        for group in runs.chain(workers).filter_map(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
-            while let Ok(Some(_)) = waitpgid(group, WaitOptions::NOHANG) {}
+        let groups: Vec<_> = runs.chain(workers).filter_map(Pid::from_raw).collect();
+        for group in &groups {
+            let _ = kill_process_group(*group, Signal::KILL);
         }
         for (_, run) in self.runs.drain() {
             let _ = run.ended.send(Ending::Lost);
@@ -165,6 +171,7 @@ impl Session {
         for folder in self.pool.iter().flat_map(Pool::folders) {
             let _ = remove_tree(folder);
         }
+        reap(groups).await;
     }
 
     async fn converse(
@@ -408,6 +415,26 @@ impl Session {
             },
             Body::Forked(_) => "the zygote ended".into(),
         })
+    }
+}
+
+/// Takes note of the end of killed groups, so that no zombie of theirs stays. Where this is the first process of a container, what
+/// a zygote leaves behind becomes its own child, the deeper ones when those above them have ended.
+async fn reap(mut groups: Vec<Pid>) {
+    let give_up = Instant::now() + REAP_LIMIT;
+    loop {
+        groups.retain(|group| {
+            while let Ok(Some(_)) = waitpgid(*group, WaitOptions::NOHANG) {}
+            test_kill_process_group(*group).is_ok()
+        });
+        if groups.is_empty() {
+            return;
+        }
+        if Instant::now() > give_up {
+            tracing::error!(?groups, "processes of runs do not end although they were killed");
+            return;
+        }
+        sleep(REAP_INTERVAL).await;
     }
 }
 

@@ -46,10 +46,11 @@ impl Driver {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_the_device_makes_the_head_unready_at_once_and_one_of_a_program_does_not() {
     let driver = Driver::new("count 1\nbusy 50\n");
-    let head = Testbed::start_with(&[&driver.argument()]).await;
+    let head = Testbed::start_with(&[&driver.argument(), "--devices=all"]).await;
     let status = head.wait_until(|status| status.ready).await;
     let device = &status.device_states[0];
     assert_eq!((device.uuid.as_str(), device.healthy), ("GPU-test-1", true));
+    assert_eq!(status.devices, ["GPU-test-1"], "as the driver names it");
     assert_eq!(status.environment.unwrap().cuda, "12.8");
 
     driver.say("count 1\nbusy 50\nxid 31\n");
@@ -63,6 +64,7 @@ async fn a_fault_of_the_device_makes_the_head_unready_at_once_and_one_of_a_progr
         (0.1..0.5).contains(&seconds),
         "half of half a second, not {seconds}"
     );
+    assert_eq!(ran.attestation.devices, ["GPU-test-1"]);
     assert!(head.agent.status().ready);
 
     driver.say("count 1\nxid 79\n");
@@ -81,4 +83,43 @@ async fn a_driver_that_does_not_answer_gives_no_ready_head() {
     assert!(!status.ready);
     driver.say("count 1\n");
     bring_up.wait_until(|status| status.ready).await;
+}
+
+/// How the program's canary ends on a driver whose contexts fail with `error`, and what it says.
+fn canary(error: i32) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sandbox/tests/sandbox/cuda.c");
+    let compiled = Command::new("cc")
+        .args([
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            "-DRESULT=0",
+            &format!("-DCONTEXT={error}"),
+        ])
+        .arg(source)
+        .arg("-o")
+        .arg(folder.path().join("libcuda.so"))
+        .status()
+        .unwrap();
+    assert!(compiled.success());
+    let output = Command::new(env!("CARGO_BIN_EXE_chimera-head"))
+        .arg(head::gpu::CANARY)
+        .env("LD_LIBRARY_PATH", folder.path())
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn the_canary_tells_a_device_that_is_full_or_busy_from_one_that_fails() {
+    for (error, name, code) in [
+        (2, "CUDA_ERROR_OUT_OF_MEMORY", 75),
+        (46, "CUDA_ERROR_DEVICE_UNAVAILABLE", 75),
+        (214, "CUDA_ERROR_ECC_UNCORRECTABLE", 1),
+    ] {
+        let (ended, said) = canary(error);
+        assert_eq!(ended, Some(code), "{said}");
+        assert!(said.contains(name), "{said}");
+    }
 }

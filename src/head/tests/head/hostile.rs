@@ -6,7 +6,8 @@ use crate::testbed::{Ran, Testbed};
 use libc::c_long;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
 /// What the suite may add to the agent's memory: what it keeps of finished runs (`--keep-mib`), and the allocator's slack.
@@ -67,7 +68,10 @@ async fn hostile_documents_leave_the_head_as_it_was() {
     let zygote = u32::try_from(zygote.as_u64().unwrap()).unwrap();
     let secret = head.outside().join("secret");
     std::fs::write(&secret, "secret").unwrap();
-    let inputs = inputs(&head, agent, &secret).to_string();
+    let datagrams = head.outside().join("datagrams");
+    let listener = UnixDatagram::bind(&datagrams).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let inputs = inputs(&head, agent, &secret, &datagrams).to_string();
 
     let documents = documents();
     assert!(documents.len() >= 60, "{}", documents.len());
@@ -89,6 +93,8 @@ async fn hostile_documents_leave_the_head_as_it_was() {
     }
     assert!(complaints.is_empty(), "{complaints:#?}");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "secret");
+    let heard = listener.recv(&mut [0]).unwrap_err();
+    assert_eq!(heard.kind(), ErrorKind::WouldBlock, "nothing was sent to it");
     let grown = |pid, before: u64| memory(pid).saturating_sub(before);
     let (agent, zygote) = (grown(agent, agent_before.unwrap()), grown(zygote, zygote_before));
     println!(
@@ -150,9 +156,9 @@ result = [left, len(os.listdir('..')), 'LEFT' in os.environ, os.getpriority(os.P
     files.next().map(|file| format!("{file:?}"))
 }
 
-fn inputs(head: &Testbed, agent: u32, secret: &Path) -> Value {
+fn inputs(head: &Testbed, agent: u32, secret: &Path, datagrams: &Path) -> Value {
     json!({
-        "agent": agent, "identity": head.identity, "runs": head.runs, "secret": secret, "port": head.address.port(),
+        "datagrams": datagrams, "agent": agent, "identity": head.identity, "runs": head.runs, "secret": secret, "port": head.address.port(),
         "program": env!("CARGO_BIN_EXE_chimera-head"), "calls": calls(),
     })
 }
@@ -236,6 +242,9 @@ fn calls() -> Value {
         "utimensat" = SYS_utimensat,
         "fchmodat" = SYS_fchmodat,
         "sendmmsg" = SYS_sendmmsg,
+        "splice" = SYS_splice,
+        "tee" = SYS_tee,
+        "vmsplice" = SYS_vmsplice,
     ];
     let mut numbers: serde_json::Map<_, _> = calls
         .iter()

@@ -441,3 +441,27 @@ result = {'counts': counts, 'error': error < 1e-3, 'threads': threads, 'python':
     assert_eq!(result["python"], "6");
     assert_eq!(result["vector"], json!([0, 1, 2]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_too_small_for_a_run_takes_none_and_says_what_would_help() {
+    for (argument, sentence) in [
+        (
+            "--run-memory-mib=8",
+            "raise spec.resources.limits.memory or lower",
+        ),
+        (
+            "--run-disk-mib=0",
+            "raise spec.resources.limits.ephemeral-storage or lower",
+        ),
+    ] {
+        let head = Testbed::start_unready(&[argument]).await;
+        let status = head
+            .wait_until(|status| status.message.contains("each run"))
+            .await;
+        assert!(
+            !status.ready && status.message.contains(sentence),
+            "{}",
+            status.message
+        );
+    }
+}

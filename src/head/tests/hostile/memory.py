@@ -23,3 +23,19 @@ time.sleep(600)
 deep = eval("[" * 90 + "]" * 90)
 text = "x"
 while True: text += text
+#---
+# ends: OutOfMemory
+# Programs that share nothing with the zygote, each with no more than it had.
+import subprocess, sys, time
+programs = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) for _ in range(60)]
+time.sleep(600)
+#---
+# ends: OutOfMemory
+# Copies of what the zygote had, each written to.
+import gc, time
+for _ in range(80):
+    if os.fork() == 0:
+        gc.unfreeze()
+        gc.collect()
+        break
+time.sleep(600)

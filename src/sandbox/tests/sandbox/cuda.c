@@ -6,6 +6,10 @@
 #include <stddef.h>
 #include <unistd.h>
 
+#ifndef CONTEXT
+#define CONTEXT 0
+#endif
+
 static int contexts, answer;
 static const char *wanted;
 static sem_t asked, answered;
@@ -31,9 +35,10 @@ int cuInit(unsigned int flags) {
 }
 int cuDeviceGetCount(int *count) { *count = 2; return 0; }
 int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
-int cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = &contexts; contexts++; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = &contexts; contexts++; return CONTEXT; }
 int cuCtxSetCurrent(void *context) { (void)context; return 0; }
 int cuMemGetInfo_v2(size_t *free, size_t *total) { *total = 80ul << 30; *free = *total - (512ul << 20); return 0; }
+int cuGetErrorString(int error, const char **text) { (void)error; *text = "an error of the test"; return 0; }
 int cuGetErrorName(int error, const char **name) { (void)error; *name = "CUDA_ERROR_OF_THE_TEST"; return 0; }
 
 int test_contexts(void) { return contexts; }
