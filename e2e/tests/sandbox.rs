@@ -9,6 +9,7 @@ use e2e::{
     documents::{self, Document},
     heads, in_namespace, runs,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value, json};
 
 /// Runs a document in a namespace of its own and sees to it that its head has taken no harm.
@@ -324,6 +325,42 @@ async fn a_memory_hog_fails_alone() {
             let done = runs::run(space, runs::workflow(name, Document::python(code))).await;
             runs::assert_failed(space, &done, reasons::OUT_OF_MEMORY).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runs_that_take_all_they_may_at_once_leave_their_pod_alone() {
+    in_namespace("share", async |space| {
+        let mut head = heads::small("small");
+        if let Some(limits) = head.spec.resources.as_mut().and_then(|all| all.limits.as_mut()) {
+            // Of this each of two runs may use 384 MiB, and 448 MiB of the storage.
+            limits.memory = Some(Quantity("1Gi".to_owned()));
+        }
+        heads::start(space, head).await;
+        let before = heads::fingerprint(space, "small").await;
+        let both = async |names: [&str; 2], code: &str| {
+            let run = |name: &str| runs::run(space, runs::workflow(name, Document::python(code)));
+            tokio::join!(run(names[0]), run(names[1]))
+        };
+        let within = "\
+import time
+block = bytearray(300 << 20)
+for part in range(6):
+    open(str(part), 'wb').write(bytes(64 << 20))
+time.sleep(2)";
+        let done = both(["one", "other"], within).await;
+        runs::assert_succeeded(space, &done.0).await;
+        runs::assert_succeeded(space, &done.1).await;
+        let programs = "\
+import subprocess, sys, time
+code = 'block = bytearray(40 << 20); import time; time.sleep(600)'
+programs = [subprocess.Popen([sys.executable, '-c', code]) for _ in range(30)]
+time.sleep(600)";
+        let done = both(["greedy", "greedier"], programs).await;
+        runs::assert_failed(space, &done.0, reasons::OUT_OF_MEMORY).await;
+        runs::assert_failed(space, &done.1, reasons::OUT_OF_MEMORY).await;
+        assert_eq!(heads::fingerprint(space, "small").await, before);
     })
     .await;
 }

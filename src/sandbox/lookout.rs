@@ -1,4 +1,4 @@
-//! When a run is to be looked at: every so often, and at once when the machine has suddenly many more tasks.
+//! When a run is to be looked at: every so often, and at once when the machine has suddenly many more tasks or much less memory.
 
 use crate::consumption::Consumption;
 use std::time::Duration;
@@ -15,10 +15,13 @@ const GLANCE_INTERVAL: Duration = Duration::from_millis(20);
 const MANY_TASKS: u64 = 32;
 const BRISK_INTERVAL: Duration = Duration::from_millis(25);
 
+/// When the machine has less memory by this part of what a run may use, it may be this run's doing.
+const PART_OF_MEMORY: u64 = 8;
+
 /// Why it is time to look at a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// Some time has passed.
+    /// Some time has passed, or the machine has much less memory.
     Time,
     /// The machine has many more tasks.
     Crowd,
@@ -32,23 +35,26 @@ pub(crate) struct Lookout {
     looks: Interval,
     glances: Interval,
     crowd: Crowd,
+    room: Room,
     /// A look under way on another thread, which may have to wait for its turn behind everything that a run has forked.
     looking: Option<JoinHandle<io::Result<Consumption>>>,
 }
 
 impl Lookout {
-    /// From the start of the run.
-    pub(crate) fn new() -> Self {
+    /// From the start of a run that may use so much.
+    pub(crate) fn new(allowed: &Consumption) -> Self {
         Self {
             looks: every(LOOK_INTERVAL, FIRST_LOOK),
             glances: every(GLANCE_INTERVAL, GLANCE_INTERVAL),
             crowd: Crowd::now(),
+            room: Room::new(allowed.memory / PART_OF_MEMORY),
             looking: None,
         }
     }
 
     /// Begins a look at everything; what it shows is a cause of its own.
     pub(crate) fn begin(&mut self, look: impl FnOnce() -> io::Result<Consumption> + Send + 'static) {
+        self.room = Room::new(self.room.much);
         self.looking = Some(spawn_blocking(look));
     }
 
@@ -63,7 +69,14 @@ impl Lookout {
                         return Cause::Seen(used);
                     }
                 }
-                _ = self.glances.tick() => if self.crowd.has_grown() { return Cause::Crowd },
+                _ = self.glances.tick() => {
+                    if self.crowd.has_grown() {
+                        return Cause::Crowd;
+                    }
+                    if self.looking.is_none() && self.room.has_shrunk() {
+                        return Cause::Time;
+                    }
+                }
             }
         }
     }
@@ -113,6 +126,38 @@ impl Crowd {
     }
 }
 
+/// Notices that the machine has much less memory than at the last look, which costs one small read too: many processes together
+/// take more between two looks than a pod has left.
+#[derive(Debug)]
+struct Room {
+    /// None until the first glance.
+    base: Option<u64>,
+    much: u64,
+}
+
+impl Room {
+    /// `much` is what is worth a look, in bytes.
+    fn new(much: u64) -> Self {
+        Self { base: None, much }
+    }
+
+    /// Whether it has shrunk by much.
+    fn has_shrunk(&mut self) -> bool {
+        let Some(now) = available_memory() else {
+            return false;
+        };
+        self.base.get_or_insert(now).saturating_sub(now) > self.much
+    }
+}
+
+/// What the machine could still give away, in bytes: proc_meminfo(5).
+fn available_memory() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
 /// The fourth field of proc_loadavg(5): tasks that run, and all tasks.
 fn tasks_of_the_machine() -> Option<u64> {
     let text = fs::read_to_string("/proc/loadavg").ok()?;
@@ -128,5 +173,13 @@ mod tests {
     fn the_machine_has_tasks() {
         assert!(tasks_of_the_machine().unwrap() > 1);
         assert!(Crowd { base: 0 }.has_grown() || tasks_of_the_machine().unwrap() <= Crowd::MANY);
+    }
+
+    #[test]
+    fn the_machine_has_memory() {
+        assert!(available_memory().unwrap() > 0);
+        let room = |base| Room { base, much: 1 << 20 };
+        assert!(room(Some(u64::MAX)).has_shrunk());
+        assert!(!room(Some(0)).has_shrunk() && !room(None).has_shrunk());
     }
 }

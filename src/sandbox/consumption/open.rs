@@ -8,9 +8,9 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// What may wait in a socket to be read: the kernel's default (net.core.wmem_default, 208 KiB, which a run cannot raise) and one
-/// message more.
-const IN_A_SOCKET: u64 = 256 << 10;
+/// What may wait in a socket to be read: the kernel's default, 208 KiB (net.core.wmem_default), which a run cannot raise, and a last
+/// message of that length.
+const IN_A_SOCKET: u64 = 416 << 10;
 /// What may wait in a pipe: the kernel's default, which a run cannot raise either.
 const IN_A_PIPE: u64 = 64 << 10;
 /// What the kernel needs to know of a mapping.

@@ -142,7 +142,8 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_personality,
 ];
 
-/// Not among them: splice, tee and vmsplice, by which a pipe holds pages that belong to no process any more, huge ones too.
+/// What programs and their libraries need. Not among them: splice, tee and vmsplice, by which a pipe holds pages that belong
+/// to no process any more, huge ones too.
 pub(super) const ALLOWED: &[i64] = &[
     // Files, as far as landlock lets them be opened.
     libc::SYS_read,
