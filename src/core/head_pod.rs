@@ -348,8 +348,8 @@ fn build_resources(spec: &ChimeraHeadSpec) -> ResourceRequirements {
     let mut limits = amounts(resources.limits.as_ref());
     for (name, request, limit) in [
         ("cpu", "100m", "4"),
-        ("memory", "256Mi", "4Gi"),
-        ("ephemeral-storage", "64Mi", "2Gi"),
+        ("memory", "256Mi", "5Gi"),
+        ("ephemeral-storage", "64Mi", "3Gi"),
     ] {
         // A default never contradicts what the user did say.
         if !requests.contains_key(name) && !limits.contains_key(name) {
@@ -622,7 +622,7 @@ mod tests {
             told(serde_json::json!({"role": "quantum", "workers": {"warm": warm}, "resources": resources}))
         };
         let limits = serde_json::json!({"limits": {"memory": "64Gi", "ephemeral-storage": "8Gi"}});
-        assert_eq!(of(2, serde_json::json!({})), shares("1792", "896", "2Gi"));
+        assert_eq!(of(2, serde_json::json!({})), shares("2240", "1344", "3Gi"));
         assert_eq!(of(4, limits), shares("14336", "1792", "8Gi"));
         let requests = serde_json::json!({"requests": {"memory": "1Gi", "ephemeral-storage": "1Gi"}});
         assert_eq!(of(2, requests), (None, None, (3_u64 << 30).to_string()));
