@@ -27,7 +27,7 @@ test: check unit chart install e2e ## Everything that has to hold, on a real clu
 .PHONY: bench
 bench: install ## Run latency and throughput on the cluster
 	@source e2e/environment
-	CHIMERA_BIN="$(BIN)/chimera" cargo run -q -p e2e --bin bench
+	CHIMERA_BIN="$(BIN)/chimera" cargo run -q --release -p e2e --bin bench # its client has the same cores
 	CHIMERA_PYTHON=$$(e2e/bench-interpreter) cargo bench -q -p chimera-sandbox --bench warm
 	cargo bench -q -p chimera-crypto
 	cargo bench -q -p chimera-controller --bench rotation

@@ -210,7 +210,7 @@ mod tests {
         let value = |name: &str| env.iter().find(|one| one.name == name)?.value.as_deref();
         assert_eq!(value(ONLY_RUN), Some("abc"));
         // All of what eight would share.
-        assert_eq!(value("CHIMERA_RUN_MEMORY_MIB"), Some("3584"));
+        assert_eq!(value("CHIMERA_RUN_MEMORY_MIB"), Some("4480"));
         assert_eq!(of_run.restart_policy.as_deref(), Some("Never"));
     }
 
