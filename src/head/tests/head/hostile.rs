@@ -60,6 +60,8 @@ async fn hostile_documents_leave_the_head_as_it_was() {
         "--run-disk-mib=64",
         "--run-processes=100",
         "--keep-mib=4",
+        // A folder of its own would be taken for what a document left behind.
+        "--canary-seconds=3600",
     ];
     let mut program = binary::start(&mut head, &limits).await;
     let journal = read_journal(&mut program);
