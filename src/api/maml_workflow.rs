@@ -268,7 +268,7 @@ pub struct SigningPolicyRef {
 }
 
 /// What became of the run.
-// One value with one owner: the API server need not track who wrote each of its fields, which is half the cost of a write.
+// One value with one owner: the API server need not track who wrote each of its fields, which would be half of the object.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-map-type" = "atomic"))]

@@ -24,7 +24,7 @@ pub struct Unreadable {
 }
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Readable<K> {
-    /// Of JSON text only, and not even of its metadata can be done without.
+    /// From JSON text only. An error when not even its metadata can be read.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         serde_json::from_str(text.get())

@@ -148,8 +148,8 @@ impl WaitingRoom {
         }
     }
 
-    /// The resource version on which to write next: of this process's last write, if what is seen is what that was made on.
-    pub fn version(&self, uid: &str, seen: Option<&str>) -> Option<String> {
+    /// The resource version on which to write next, once: of this process's last write, if what is seen is what that was made on.
+    pub fn take_version(&self, uid: &str, seen: Option<&str>) -> Option<String> {
         let written = self.room().written.remove(uid);
         let unseen = written.filter(|written| seen == Some(&written.before));
         unseen

@@ -245,7 +245,7 @@ async fn write_wait(
     }
     let uid = workflow.uid().unwrap_or_default();
     let room = context.fleet.room();
-    let version = room.version(&uid, workflow.metadata.resource_version.as_deref());
+    let version = room.take_version(&uid, workflow.metadata.resource_version.as_deref());
     match apply_status(&context.client, workflow, &status, version.as_deref()).await {
         // Changed or deleted meanwhile: that change brings it back here.
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
@@ -406,7 +406,7 @@ async fn claim(
     let version = context
         .fleet
         .room()
-        .version(&workflow.uid().unwrap_or_default(), seen);
+        .take_version(&workflow.uid().unwrap_or_default(), seen);
     match apply_status(&context.client, workflow, &status, version.as_deref()).await {
         Ok(_) => Ok(Some((status, request))),
         Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),

@@ -296,6 +296,29 @@ async fn a_free_place_goes_to_a_retry_when_it_was_lost_everywhere() {
 }
 
 #[tokio::test]
+async fn a_run_that_waits_is_written_upon_its_last_write_until_the_watch_shows_another() {
+    let (fleet, _woken) = fleet();
+    let room = fleet.room();
+    let wrote = || room.wrote("one", "7".to_owned(), "8".to_owned());
+    let next = |seen: &str| room.take_version("one", Some(seen)).expect("a version");
+    wrote();
+    assert_eq!(next("7"), "7", "nothing is kept of a run that does not wait");
+    assert!(fleet.reserve(&run("one", "ann", 0, 1), &demand()).is_err());
+    wrote();
+    assert_eq!(next("7"), "8", "the watch has not shown the write");
+    assert_eq!(
+        next("7"),
+        "7",
+        "that write was not enough: somebody else wrote too"
+    );
+    wrote();
+    assert_eq!(next("9"), "9", "the watch has shown more than the write");
+    wrote();
+    fleet.stop_waiting("one");
+    assert_eq!(next("7"), "7");
+}
+
+#[tokio::test]
 async fn runs_that_no_head_suits_stand_in_nobodys_way() {
     let (fleet, mut woken) = fleet();
     join(&fleet, "a");
