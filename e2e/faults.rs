@@ -2,12 +2,13 @@
 
 use std::process::Command;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use api::{MamlWorkflow, names};
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DeleteParams, Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{cluster, processes, wait};
 
@@ -63,6 +64,22 @@ impl Victim {
         };
         wait::until(&pods, &self.pod.name_any(), "the killed operator is back", again).await;
     }
+}
+
+/// Waits until the Lease tells of the claim of a head for this workflow; the run's id, and the name of the head's pod.
+pub async fn claimed(client: &Client, workflow: &MamlWorkflow) -> (String, String) {
+    let uid = workflow.uid().expect("a stored workflow");
+    let claim = |lease: &Lease| {
+        let text = lease.annotations().get(names::CLAIMS_ANNOTATION)?;
+        let claims: Value = serde_json::from_str(text).expect("claims are JSON");
+        claims.get(&uid).cloned()
+    };
+    let leases: Api<Lease> = Api::namespaced(client.clone(), cluster::OPERATOR_NAMESPACE);
+    let told = |lease: &Lease| claim(lease).is_some();
+    let lease = wait::until(&leases, names::LEASE, "a head is claimed for the run", told).await;
+    let claim = claim(&lease).expect("just seen");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    (text(&claim["runId"]), text(&claim["head"]["pod"]))
 }
 
 fn restarts(pod: &Pod) -> i32 {

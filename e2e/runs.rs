@@ -134,11 +134,16 @@ pub async fn printed(space: &Namespace, workflow: &MamlWorkflow, beginning: &str
     let status = status(workflow);
     let pod = status.head.expect("a head runs it, or ran it").pod;
     let run_id = status.run_id.expect("a run has an id");
+    printed_by(space, &pod, &run_id, beginning).await
+}
+
+/// The same of a run of which its status need not tell.
+pub async fn printed_by(space: &Namespace, pod: &str, run_id: &str, beginning: &str) -> String {
     let params = LogParams {
         follow: true,
         ..LogParams::default()
     };
-    let log = space.api::<Pod>().log_stream(&pod, &params).await;
+    let log = space.api::<Pod>().log_stream(pod, &params).await;
     let mut lines = log
         .unwrap_or_else(|error| panic!("the log of {pod}: {error}"))
         .lines();
@@ -148,7 +153,7 @@ pub async fn printed(space: &Namespace, workflow: &MamlWorkflow, beginning: &str
                 continue;
             };
             let text = entry["line"].as_str().unwrap_or_default();
-            if entry["runId"] == run_id.as_str() && text.starts_with(beginning) {
+            if entry["runId"] == run_id && text.starts_with(beginning) {
                 return text.to_owned();
             }
         }

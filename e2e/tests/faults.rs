@@ -69,6 +69,32 @@ async fn an_operator_killed_during_a_run_finds_the_run_again() {
     .await;
 }
 
+/// Of a run that has just begun the Lease alone tells.
+#[tokio::test]
+async fn an_operator_killed_before_a_status_tells_of_a_run_finds_it_again() {
+    let _turn = TURN.lock().await;
+    in_namespace("killed-untold", async |space| {
+        faults::fresh_operator(&space.client).await;
+        heads::start(space, heads::small("small")).await;
+        let victim = faults::Victim::operator(&space.client).await;
+        let created = space
+            .create_object(&runs::workflow("steady", documents::lasting(3)))
+            .await;
+        let (run_id, pod) = faults::claimed(&space.client, &created).await;
+        runs::printed_by(space, &pod, &run_id, "begun").await;
+        victim.kill().await;
+        let done = runs::complete(space, "steady").await;
+        assert_one_receipt(space, &done).await;
+        let status = runs::status(&done);
+        assert_eq!((status.attempt, &status.attempts), (Some(1), &Vec::new()));
+        assert_eq!(
+            (status.run_id, status.head.map(|head| head.pod)),
+            (Some(run_id), Some(pod))
+        );
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn an_operator_replaced_during_a_run_hands_the_run_over() {
     let _turn = TURN.lock().await;
@@ -91,7 +117,7 @@ async fn an_operator_replaced_during_a_run_hands_the_run_over() {
     .await;
 }
 
-/// Killed as soon as the claim is seen: the head may or may not have been asked already. Either is fine.
+/// Killed as soon as the Lease tells of the claim: the head may or may not have been asked already. Either is fine.
 #[tokio::test]
 async fn an_operator_killed_between_claim_and_start_loses_no_run() {
     let _turn = TURN.lock().await;
@@ -101,10 +127,10 @@ async fn an_operator_killed_between_claim_and_start_loses_no_run() {
             faults::fresh_operator(&space.client).await;
             let name = format!("round-{round}");
             let victim = faults::Victim::operator(&space.client).await;
-            space
+            let created = space
                 .create_object(&runs::workflow(&name, documents::small()))
                 .await;
-            runs::running(space, &name).await;
+            faults::claimed(&space.client, &created).await;
             victim.kill().await;
             let done = runs::complete(space, &name).await;
             assert_one_receipt(space, &done).await;

@@ -48,6 +48,8 @@ pub const TLS_CA_KEY: &str = "ca.crt";
 pub const HEAD_IDENTITY_PATH: &str = "/etc/chimera/identity";
 /// Lease of the leading controller; its `leaseTransitions` is the fencing token.
 pub const LEASE: &str = "chimera-controller";
+/// Annotation of that Lease: the heads that were claimed and of which no status tells yet, as JSON by UID of the workflow.
+pub const CLAIMS_ANNOTATION: &str = "chimera.dunes.io/claims";
 /// Name that the controller's client certificate carries.
 pub const CONTROLLER_TLS_NAME: &str = "controller.chimera";
 /// Policy whose key signs receipts when a workflow names none.

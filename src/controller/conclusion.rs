@@ -10,7 +10,7 @@ use controller_core::{
     receipt::{Finished, OPERATOR, Signatory, build_claim, build_receipt, failure, refusal_failure},
     run::{self, run_key},
     suspicion::Ended,
-    workflow_plan::{Conclusion, Loss, Outcome, current_status, is_first_run, receipt_name},
+    workflow_plan::{Conclusion, Loss, Outcome, is_first_run, receipt_name},
     workflow_status,
 };
 use crypto::{DigestSet, attestation::RunError, trust::TrustedKeys};
@@ -23,7 +23,7 @@ use crate::{
     clock,
     context::Scope,
     keys::keyring::Signer,
-    workflow::{RESYNC, SOON, WorkflowError, created, policy},
+    workflow::{RESYNC, SOON, WorkflowError, created, known_status, policy},
 };
 
 /// Judges the outcome, signs and stores the receipt, then writes the status.
@@ -133,6 +133,7 @@ async fn write_conclusion(
         }
     }
     let uid = workflow.uid().unwrap_or_default();
+    scope.context.claims.settle(&uid);
     scope.context.fleet.stop_waiting(&uid);
     scope
         .context
@@ -270,7 +271,12 @@ pub async fn recover(scope: &Scope, workflow: &MamlWorkflow) -> Result<Action, W
             .warning(workflow, reasons::RECEIPT_CONFLICT, message);
         return Ok(Action::requeue(RESYNC));
     }
-    let status = workflow_status::recovered(current_status(workflow), workflow, &receipt, clock::now());
+    let status = workflow_status::recovered(
+        known_status(&scope.context, workflow),
+        workflow,
+        &receipt,
+        clock::now(),
+    );
     write_conclusion(scope, workflow, status).await?;
     Ok(Action::requeue(SOON))
 }

@@ -10,9 +10,9 @@ use kube::{Client, core::PartialObjectMeta, runtime::reflector::Store};
 use rustls::ClientConfig;
 
 use crate::{
-    certificates::Authority, clock::Clock, events::Events, fleet::Fleet, identity::Identities,
-    keys::entropy::KeyMaker, keys::keyring::Keyring, metrics::Metrics, policies::Applied, runs::Runs,
-    settings::Settings, triggers::Triggers,
+    certificates::Authority, claims::Claims, clock::Clock, events::Events, fleet::Fleet,
+    identity::Identities, keys::entropy::KeyMaker, keys::keyring::Keyring, metrics::Metrics,
+    policies::Applied, runs::Runs, settings::Settings, triggers::Triggers,
 };
 
 /// Shared by all reconciles of the process.
@@ -25,6 +25,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The heads.
     pub fleet: Arc<Fleet>,
+    /// The claims of heads that no status tells of yet.
+    pub claims: Arc<Claims>,
     /// The runs under way.
     pub runs: Arc<Runs>,
     /// What makes objects be looked at again.

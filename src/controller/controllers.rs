@@ -32,6 +32,7 @@ use crate::{
     keys::entropy::KeyMaker,
     keys::keyring::Keyring,
     keys::rotation,
+    lease::Term,
     metrics::Metrics,
     runs::Runs,
     settings::Settings,
@@ -69,10 +70,10 @@ pub async fn run(
     settings: Settings,
     metrics: Arc<Metrics>,
     watches: Arc<Watches>,
-    fencing_token: u64,
+    term: Term,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let context = build_context(client, settings, metrics, fencing_token).await?;
+    let context = build_context(client, settings, metrics, term).await?;
     if let Some(path) = &context.settings.bootstrap_file {
         bootstrap::create_absent(&context.client, path).await?;
     }
@@ -122,10 +123,10 @@ async fn build_context(
     client: Client,
     settings: Settings,
     metrics: Arc<Metrics>,
-    fencing_token: u64,
+    term: Term,
 ) -> anyhow::Result<Arc<Context>> {
     let offline_root = settings.read_offline_root()?;
-    let authority = ensure_authority(&client, &settings.namespace, fencing_token).await?;
+    let authority = ensure_authority(&client, &settings.namespace, term.fencing_token).await?;
     let tls = authority.client_config(clock::now())?;
     let triggers = Arc::new(Triggers::default());
     let fleet = Fleet::new(Arc::clone(&triggers));
@@ -145,6 +146,7 @@ async fn build_context(
         settings,
         metrics,
         fleet,
+        claims: term.claims,
         runs,
         triggers,
         keyring: Keyring::default(),
@@ -154,7 +156,7 @@ async fn build_context(
         identities: Identities::default(),
         authority,
         tls,
-        fencing_token,
+        fencing_token: term.fencing_token,
     }))
 }
 
@@ -330,5 +332,6 @@ where
 fn stop_run(context: &Context, uid: &str) {
     context.runs.cancel(uid, "the workflow was deleted");
     context.runs.forget(uid);
+    context.claims.settle(uid);
     context.fleet.stop_waiting(uid);
 }

@@ -5,11 +5,17 @@
 //! not matter, and a jump of the wall clock expires nothing. A leader that could not renew within two thirds of the
 //! duration stops the process, before anybody else may take over.
 //!
+//! The holder keeps its [claims](crate::claims) in the Lease: a claim is written at once, and renews the Lease as well.
+//!
 //! `leaseTransitions` grows with every acquisition, also by the same holder after a restart: it is the fencing token
 //! that receipts carry.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use api::names::CLAIMS_ANNOTATION;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -18,9 +24,13 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 
 use crate::{
+    claims::{Claims, Unreadable},
     client::{CallError, call},
     clock,
 };
+
+/// After a write of the Lease that failed.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a candidate does after it has read the Lease.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +58,14 @@ pub struct Election {
     duration: Duration,
 }
 
+/// What an acquisition of the Lease gives to the process that leads from then on.
+pub struct Term {
+    /// Grows with every acquisition.
+    pub fencing_token: u64,
+    /// Those of the predecessor, and from now on its own.
+    pub claims: Arc<Claims>,
+}
+
 /// A Lease that this process holds.
 #[derive(Debug, Clone)]
 pub struct Held {
@@ -65,6 +83,24 @@ impl Held {
             .and_then(|spec| spec.lease_transitions)
             .unwrap_or(0);
         u64::try_from(transitions).unwrap_or(0)
+    }
+
+    /// The claims that were left in the Lease.
+    pub fn claims(&self) -> Result<Claims, Unreadable> {
+        let annotations = self.lease.metadata.annotations.as_ref();
+        let text = annotations.and_then(|all| all.get(CLAIMS_ANNOTATION));
+        Claims::inherited(text.map(String::as_str))
+    }
+
+    /// Whether `lease` is this one, of the same acquisition, whatever else was written to it.
+    fn is(&self, lease: &Lease) -> bool {
+        let acquisition = |lease: &Lease| {
+            let spec = lease.spec.as_ref()?;
+            Some((spec.holder_identity.clone()?, spec.lease_transitions?))
+        };
+        self.lease.metadata.uid == lease.metadata.uid
+            && acquisition(lease).is_some()
+            && acquisition(&self.lease) == acquisition(lease)
     }
 }
 
@@ -99,38 +135,55 @@ impl Election {
         }
     }
 
-    /// Renews until that fails for two thirds of the duration; then returns, and the process must end.
-    pub async fn keep(&self, mut held: Held) -> CallError {
+    /// Renews, and writes claims, until that fails for two thirds of the duration; then returns, and the process must end.
+    pub async fn keep(&self, mut held: Held, claims: &Claims) -> CallError {
         let deadline = self.duration * 2 / 3;
         loop {
-            tokio::time::sleep(self.retry_period()).await;
-            let asked = Instant::now();
-            let left = deadline.saturating_sub(held.renewed.elapsed());
-            let renewal = tokio::time::timeout(left, self.renew(&held)).await;
-            match renewal {
-                Ok(Ok(lease)) => {
-                    held = Held {
-                        lease,
-                        renewed: asked,
-                    }
+            tokio::select! {
+                () = tokio::time::sleep(self.retry_period()) => {}
+                () = claims.added() => {}
+            }
+            while let Err(error) = self.renew(&mut held, claims, deadline).await {
+                if error.is_conflict() || held.renewed.elapsed() >= deadline {
+                    return error;
                 }
-                Ok(Err(error)) if error.is_conflict() => return error,
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "the lease could not be renewed"
-                    );
-                    if held.renewed.elapsed() >= deadline {
-                        return error;
-                    }
-                }
-                Err(_) => {
-                    return CallError::TimedOut {
-                        action: "renew the lease",
-                    };
-                }
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the lease could not be renewed"
+                );
+                tokio::time::sleep(WRITE_AGAIN).await;
             }
         }
+    }
+
+    /// One write of the Lease with all claims, within what is left of the deadline. A conflict means that it is another's.
+    async fn renew(&self, held: &mut Held, claims: &Claims, deadline: Duration) -> Result<(), CallError> {
+        let asked = Instant::now();
+        let left = deadline.saturating_sub(held.renewed.elapsed());
+        let (revision, text) = claims.text();
+        let write = async {
+            match self.write(&renewed(&held.lease, &text)).await {
+                Err(error) if error.is_conflict() => {
+                    // Perhaps an earlier write of this process was stored although its answer was lost.
+                    let lease = call("read the lease", self.api.get(&self.name)).await?;
+                    if !held.is(&lease) {
+                        return Err(error);
+                    }
+                    self.write(&renewed(&lease, &text)).await
+                }
+                written => written,
+            }
+        };
+        let timed_out = |_| CallError::TimedOut {
+            action: "renew the lease",
+        };
+        let lease = tokio::time::timeout(left, write).await.map_err(timed_out)??;
+        *held = Held {
+            lease,
+            renewed: asked,
+        };
+        claims.written(revision);
+        Ok(())
     }
 
     /// Gives the Lease back so that a successor need not wait. Best effort: an unreleased Lease expires.
@@ -185,14 +238,6 @@ impl Election {
         }
     }
 
-    async fn renew(&self, held: &Held) -> Result<Lease, CallError> {
-        let mut lease = held.lease.clone();
-        if let Some(spec) = lease.spec.as_mut() {
-            spec.renew_time = Some(MicroTime(clock::now()));
-        }
-        self.write(&lease).await
-    }
-
     #[expect(
         clippy::disallowed_methods,
         reason = "a POST that fails when the object exists is the point"
@@ -227,6 +272,18 @@ impl Election {
     fn retry_period(&self) -> Duration {
         self.duration / 6
     }
+}
+
+/// The Lease as it is renewed now, with these claims. Who managed which of its fields need not be sent along.
+fn renewed(lease: &Lease, claims: &str) -> Lease {
+    let mut lease = lease.clone();
+    if let Some(spec) = lease.spec.as_mut() {
+        spec.renew_time = Some(MicroTime(clock::now()));
+    }
+    lease.metadata.managed_fields = None;
+    let annotations = lease.metadata.annotations.get_or_insert_default();
+    annotations.insert(CLAIMS_ANNOTATION.to_owned(), claims.to_owned());
+    lease
 }
 
 /// Notes what was read; for how long this process has seen the Lease unchanged.
@@ -281,7 +338,11 @@ fn plan(
 
 #[cfg(test)]
 mod tests {
+    use api::{DigestSet, maml_workflow::AssignedHead};
+    use controller_core::claim::Claim;
+
     use super::*;
+    use crate::recorded_server::{Fault, Server};
 
     const DURATION: Duration = Duration::from_secs(15);
 
@@ -354,5 +415,81 @@ mod tests {
         other.metadata.resource_version = Some("8".into());
         assert_eq!(observe(&mut sighting, Some(&other)), Duration::ZERO);
         assert_ne!(sighting.expect("new").resource_version.as_deref(), Some("7"));
+    }
+    const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/ops/leases/l";
+
+    fn candidate(server: &Arc<Server>, identity: &str) -> Election {
+        Election::new(server.client(), "ops", "l", identity.to_owned(), DURATION)
+    }
+
+    fn claim() -> Claim {
+        Claim {
+            run_id: "run".to_owned(),
+            attempt: 1,
+            head: AssignedHead::default(),
+            document: DigestSet::default(),
+            inputs: DigestSet::default(),
+            time: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    /// Claims while the Lease is kept: whether the claim was made, unless the Lease was lost before that.
+    async fn claim_in(election: &Election, held: Held, claims: &Claims) -> Result<bool, CallError> {
+        tokio::select! {
+            lost = election.keep(held, claims) => Err(lost),
+            made = claims.claim("u", claim()) => Ok(made),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_claim_is_one_write_and_the_next_holder_finds_it() {
+        let server = Arc::new(Server::default());
+        let election = candidate(&server, "me");
+        let held = election.acquire().await;
+        let claims = held.claims().expect("none");
+        server.writes();
+        assert!(claim_in(&election, held, &claims).await.expect("held"));
+        assert_eq!(server.writes(), [format!("PUT {LEASE}")]);
+
+        election.release().await;
+        let successor = candidate(&server, "other").acquire().await;
+        assert_eq!(successor.fencing_token(), 2);
+        assert_eq!(successor.claims().expect("readable").of("u"), Some(claim()));
+    }
+
+    #[tokio::test]
+    async fn a_claim_outlives_lost_answers_and_conflicts_with_ones_own_writes() {
+        for fault in [Fault::LostBefore, Fault::LostAfter, Fault::Conflict] {
+            let server = Arc::new(Server::default());
+            let election = candidate(&server, "me");
+            let held = election.acquire().await;
+            let claims = held.claims().expect("none");
+            server.fail(0, fault);
+            assert!(
+                claim_in(&election, held, &claims).await.expect("held"),
+                "{fault:?}"
+            );
+            let kept =
+                server.get(LEASE).expect("a lease")["metadata"]["annotations"][CLAIMS_ANNOTATION].clone();
+            assert_eq!(kept.as_str(), Some(claims.text().1.as_str()), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_lost_the_lease_claims_nothing_even_if_it_was_its_own_successor() {
+        for successor in ["other", "me"] {
+            let server = Arc::new(Server::default());
+            let election = candidate(&server, "me");
+            let held = election.acquire().await;
+            let claims = held.claims().expect("none");
+            election.release().await;
+            candidate(&server, successor).acquire().await;
+            server.writes();
+            let lost = claim_in(&election, held, &claims).await.expect_err("lost");
+            assert!(lost.is_conflict(), "{lost}");
+            assert_eq!(claims.of("u"), None);
+            let annotations = &server.get(LEASE).expect("a lease")["metadata"]["annotations"];
+            assert!(annotations.is_null(), "{annotations}");
+        }
     }
 }

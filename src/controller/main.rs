@@ -7,6 +7,7 @@ mod backoff;
 mod bootstrap;
 mod causes;
 mod certificates;
+mod claims;
 mod client;
 mod clock;
 mod conclusion;
@@ -50,7 +51,12 @@ use clap::Parser as _;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{health::Watches, lease::Election, metrics::Metrics, settings::Settings};
+use crate::{
+    health::Watches,
+    lease::{Election, Term},
+    metrics::Metrics,
+    settings::Settings,
+};
 
 /// musl's own takes a quarter of the operator's time under load.
 #[global_allocator]
@@ -99,10 +105,14 @@ async fn lead(settings: Settings, metrics: Arc<Metrics>, watches: Arc<Watches>) 
         held = election.acquire() => held,
         () = &mut stop => return Ok(()),
     };
-    let token = held.fencing_token();
-    tracing::info!(fencing_token = token, "leading");
+    let term = Term {
+        fencing_token: held.fencing_token(),
+        claims: Arc::new(held.claims()?),
+    };
+    let claims = Arc::clone(&term.claims);
+    tracing::info!(fencing_token = term.fencing_token, "leading");
     metrics.leader.set(1);
-    let controllers = controllers::run(config, client, settings, metrics, watches, token, stop);
+    let controllers = controllers::run(config, client, settings, metrics, watches, term, stop);
     tokio::select! {
         result = controllers => {
             election.release().await;
@@ -110,6 +120,6 @@ async fn lead(settings: Settings, metrics: Arc<Metrics>, watches: Arc<Watches>) 
             result
         }
         // Others may take over soon: this process must not write anything more.
-        error = election.keep(held) => Err(anyhow::Error::new(error).context("the lease was lost")),
+        error = election.keep(held, &claims) => Err(anyhow::Error::new(error).context("the lease was lost")),
     }
 }

@@ -271,6 +271,7 @@ impl State {
         let query: BTreeMap<&str, &str> = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
         match *method {
             Method::POST => self.create(uri.path(), object),
+            Method::PUT => self.replace(uri.path(), object),
             Method::PATCH if !query.contains_key("fieldManager") => self.merge(uri.path(), &object),
             Method::PATCH => {
                 let manager = query.get("fieldManager").expect("a field manager");
@@ -307,6 +308,18 @@ impl State {
             ..Stored::default()
         };
         (201, self.store(&path, stored))
+    }
+
+    /// A PUT of the version that was read.
+    fn replace(&mut self, path: &str, object: Value) -> (u16, Value) {
+        let Some(mut stored) = self.objects.get(path).cloned() else {
+            return failure(404, "NotFound");
+        };
+        if stored.value["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
+            return failure(409, "Conflict");
+        }
+        stored.value = object;
+        (200, self.store(path, stored))
     }
 
     /// A merge patch (RFC 7386) of labels, for the object with the UID that it names.

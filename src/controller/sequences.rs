@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use api::{ChimeraHead, KeyRotationPolicy, MamlWorkflow, names};
+use controller_core::run::run_key;
 use crypto::{
     Envelope,
     kem::{DecapsulationKey, EncapsulationKey},
@@ -13,6 +14,7 @@ use crypto::{
 use serde_json::{Value, json};
 
 use crate::{
+    claims::Claims,
     context::Context,
     head,
     keys::rotation,
@@ -158,6 +160,39 @@ async fn a_run_is_concluded_by_its_receipt_and_then_its_status() {
     let receipt = server.get(receipts[0]).expect("stored");
     let status = &server.get(WORKFLOW).expect("a status")["status"];
     assert_eq!(status["receiptRef"]["uid"], receipt["metadata"]["uid"]);
+}
+
+#[tokio::test]
+async fn a_run_of_which_only_the_lease_tells_was_begun() {
+    let server = Arc::new(Server::default());
+    let successor = context(&server.client());
+    settle_keys(&server, &successor).await;
+    let mut workflow = (*refused_workflow()).clone();
+    workflow.spec.source.inline = Some(COUNTS.to_owned());
+    workflow.spec.infrastructure_retries = 0;
+    server.put(WORKFLOW, &workflow);
+    let left = json!({"u": {
+        "runId": run_key(&workflow).run_id(1), "attempt": 1, "time": "2026-01-01T00:00:00Z",
+        "head": {"name": "q", "pod": "q-0-0", "uid": "gone"},
+        "document": {"sha256": "d", "blake3": "d"}, "inputs": {"sha256": "i", "blake3": "i"},
+    }});
+    let context = Context {
+        claims: Arc::new(Claims::inherited(Some(&left.to_string())).expect("claims")),
+        ..Arc::into_inner(successor).expect("nobody else has it")
+    };
+    let context = Arc::new(context);
+    workflow::reconcile(Arc::new(workflow), scope(Arc::clone(&context)))
+        .await
+        .expect("reconciled");
+    let status = server.get(WORKFLOW).expect("a status")["status"].clone();
+    assert_eq!(status["attempts"][0]["pod"], "q-0-0", "{status}");
+    assert_eq!(status["documentDigest"]["sha256"], "d", "{status}");
+    assert!(status["conditions"].to_string().contains("HeadLost"), "{status}");
+    assert_eq!(
+        context.claims.workflows(),
+        Vec::<String>::new(),
+        "the status tells now"
+    );
 }
 
 #[tokio::test]

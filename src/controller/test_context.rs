@@ -17,6 +17,7 @@ use kube::{
 
 use crate::{
     certificates::{Authority, Pair},
+    claims::Claims,
     clock::{self, Clock},
     context::{Context, Remembered, Scope},
     events::Events,
@@ -52,6 +53,7 @@ pub fn process(
     let fleet = Fleet::new(Arc::clone(&triggers));
     Arc::new(Context {
         client: client.clone(),
+        claims: Arc::new(Claims::inherited(None).expect("none")),
         settings: Settings::parse_from(["chimera-controller", "--namespace", "ops"]),
         runs: Runs::new(Arc::clone(&fleet), Arc::clone(&triggers), Arc::clone(&metrics)),
         key_maker: KeyMaker::new(&[], Arc::clone(&metrics)),

@@ -9,6 +9,7 @@ use api::{
     reasons,
 };
 use controller_core::{
+    claim::Claim,
     demand::{Demand, Tried},
     no_place::{NoPlace, Why},
     queue::waited,
@@ -17,8 +18,8 @@ use controller_core::{
     sealed::{self, SealedInputs},
     specification::{Files, not_found},
     workflow_plan::{
-        Loss, Observed, Plan, RunState, Source, Start, current_status, is_current, pending_since, plan,
-        plan_without_head, receipt_name,
+        Loss, Observed, Plan, QUIET_RUN, RunState, Source, Start, current_status, is_current, pending_since,
+        plan, plan_without_head, receipt_name,
     },
     workflow_status::{self, Wait},
 };
@@ -33,7 +34,7 @@ use crate::{
     client::{CallError, call},
     clock,
     conclusion::{conclude, recover},
-    context::Scope,
+    context::{Context, Scope},
     fleet::Reservation,
     keys::keyring::Signer,
     run_pod::{self, Prepared},
@@ -102,7 +103,7 @@ async fn observe<'a>(
     let receipt = receipt_name(workflow);
     context.runs.forget_others(&uid, &receipt);
     let (run, status) = context.runs.state(&uid, &receipt);
-    let status = status.unwrap_or_else(|| current_status(workflow));
+    let status = status.unwrap_or_else(|| known_status(context, workflow));
     let run = match own_pod_lost(workflow, &status, run_pods) {
         Some(loss) if matches!(run, RunState::Unknown | RunState::Lost(_)) => {
             context.runs.lose(&uid, loss.clone());
@@ -145,6 +146,20 @@ async fn observe<'a>(
         signer: context.keyring.signer(&policy(workflow, scope)).map(|_| ()),
         now: clock::now(),
     })
+}
+
+/// What is known of the current run of which this process remembers nothing: what its status says, and what the Lease does.
+pub fn known_status(context: &Context, workflow: &MamlWorkflow) -> MamlWorkflowStatus {
+    let status = current_status(workflow);
+    let uid = workflow.uid().unwrap_or_default();
+    let Some(claim) = context.claims.of(&uid) else {
+        return status;
+    };
+    let known = claim.told_by(status.clone(), workflow);
+    if known == status {
+        context.claims.settle(&uid);
+    }
+    known
 }
 
 /// The attempt that is about to start, if the pod that was made for it has failed.
@@ -221,6 +236,10 @@ async fn apply(scope: &Arc<Scope>, workflow: &MamlWorkflow, plan: Plan) -> Resul
                 .cancel(&workflow.uid().unwrap_or_default(), "cancelled by annotation");
             Ok(Action::requeue(RESYNC))
         }
+        Plan::Show(status) => {
+            show(scope, workflow, *status).await?;
+            Ok(Action::requeue(RESYNC))
+        }
         Plan::Conclude(conclusion) => conclude(scope, workflow, *conclusion).await,
         Plan::Recover => recover(scope, workflow).await,
         Plan::Expire => {
@@ -238,25 +257,30 @@ async fn write_wait(
     wait: &Wait,
     status: MamlWorkflowStatus,
 ) -> Result<(), CallError> {
-    let context = &scope.context;
     let status = workflow_status::waiting(status, wait, clock::now());
     if workflow.status.as_ref() == Some(&status) {
         return Ok(());
     }
+    show(scope, workflow, status).await
+}
+
+/// Writes a status that says more than the last one did, unless the workflow was changed or deleted meanwhile: that change
+/// brings it back here.
+async fn show(scope: &Scope, workflow: &MamlWorkflow, status: MamlWorkflowStatus) -> Result<(), CallError> {
+    let context = &scope.context;
     let uid = workflow.uid().unwrap_or_default();
     let room = context.fleet.room();
     let version = room.take_version(&uid, workflow.metadata.resource_version.as_deref());
-    match apply_status(&context.client, workflow, &status, version.as_deref()).await {
-        // Changed or deleted meanwhile: that change brings it back here.
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
-        written => {
-            if let (Some(before), Some(after)) = (workflow.resource_version(), written?.resource_version()) {
-                room.wrote(&uid, before, after);
-            }
-            context.runs.shown(&uid, status);
-            Ok(())
-        }
+    let written = match apply_status(&context.client, workflow, &status, version.as_deref()).await {
+        Err(error) if error.is_conflict() || error.is_not_found() => return Ok(()),
+        written => written?,
+    };
+    context.claims.settle(&uid);
+    if let (Some(before), Some(after)) = (workflow.resource_version(), written.resource_version()) {
+        room.wrote(&uid, before, after);
     }
+    context.runs.shown(&uid, status);
+    Ok(())
 }
 
 /// When it was created.
@@ -265,7 +289,7 @@ pub fn created(workflow: &MamlWorkflow) -> Timestamp {
     created.map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
-/// Reserves a head, claims it in the status, and dispatches.
+/// Reserves a head, claims it, and dispatches.
 async fn start_run(
     scope: &Arc<Scope>,
     workflow: &MamlWorkflow,
@@ -321,7 +345,7 @@ async fn start_run(
             };
             context.runs.drive(run, reservation, Request::Run(request));
             held.keep();
-            Ok(Action::requeue(RESYNC))
+            Ok(Action::requeue(QUIET_RUN))
         }
         // Somebody changed the workflow meanwhile: that change brings it back here.
         None => Ok(Action::requeue(SOON)),
@@ -370,7 +394,8 @@ fn wait_for(none: NoPlace) -> Wait {
     }
 }
 
-/// Writes the claim: the one status write that decides which process starts the run. `None` when another was first.
+/// Claims the head: what is written before it is asked, so that whoever leads next asks no other. `None` when somebody
+/// changed the workflow meanwhile.
 async fn claim(
     scope: &Scope,
     workflow: &MamlWorkflow,
@@ -382,35 +407,49 @@ async fn claim(
     let Ok(signer) = context.keyring.signer(&policy(workflow, scope)) else {
         return Ok(None);
     };
-    let now = clock::now();
-    let head = AssignedHead {
-        name: on.member.head.clone(),
-        pod: on.member.pod.clone(),
-        uid: on.member.pod_uid.clone(),
-        node: on.member.node.clone(),
-        devices: on.link.status.devices.clone(),
+    let claim = Claim {
+        run_id: run_id.to_owned(),
+        attempt: start.attempt,
+        head: AssignedHead {
+            name: on.member.head.clone(),
+            pod: on.member.pod.clone(),
+            uid: on.member.pod_uid.clone(),
+            node: on.member.node.clone(),
+            devices: on.link.status.devices.clone(),
+        },
+        document: workflow_status::shown_digest(&DigestSet::of(&start.source)),
+        inputs: workflow_status::shown_digest(&start.accepted.inputs.digest()),
+        time: clock::now(),
     };
     let request = build_request(scope, workflow, start, on, &signer)?;
-    let document = workflow_status::shown_digest(&DigestSet::of(&start.source));
-    let inputs = workflow_status::shown_digest(&start.accepted.inputs.digest());
-    let status = start.status.clone();
-    let status = workflow_status::claimed(
-        status,
-        run_id.to_owned(),
-        start.attempt,
-        head,
-        (document, inputs),
-        now,
-    );
+    let status = workflow_status::claimed(start.status.clone(), &claim);
+    let uid = workflow.uid().unwrap_or_default();
+    // The attempts before this one are told of in the status alone.
+    let in_lease = start.attempt == 1 && context.claims.claim(&uid, claim).await;
+    if in_lease || write_claim(scope, workflow, &status).await? {
+        Ok(Some((status, request)))
+    } else {
+        Ok(None)
+    }
+}
+
+/// Writes a claim in the status. `false` when somebody changed the workflow meanwhile.
+async fn write_claim(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    status: &MamlWorkflowStatus,
+) -> Result<bool, CallError> {
+    let context = &scope.context;
+    let uid = workflow.uid().unwrap_or_default();
     let seen = workflow.metadata.resource_version.as_deref();
-    let version = context
-        .fleet
-        .room()
-        .take_version(&workflow.uid().unwrap_or_default(), seen);
-    match apply_status(&context.client, workflow, &status, version.as_deref()).await {
-        Ok(_) => Ok(Some((status, request))),
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
+    let version = context.fleet.room().take_version(&uid, seen);
+    match apply_status(&context.client, workflow, status, version.as_deref()).await {
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
+        written => {
+            written?;
+            context.claims.settle(&uid);
+            Ok(true)
+        }
     }
 }
 
@@ -481,10 +520,10 @@ fn rejoin(scope: &Scope, workflow: &MamlWorkflow, attempt: i32, pod_uid: &str) -
         receipt_name: receipt_name(workflow),
         run_id,
         attempt,
-        status: current_status(workflow),
+        status: known_status(context, workflow),
         timeout: timeout(workflow),
     };
     tracing::info!(workflow = %workflow.name_any(), pod = %reservation.member.pod, "rejoining a run");
     context.runs.drive(run, reservation, Request::Resume);
-    Action::requeue(RESYNC)
+    Action::requeue(QUIET_RUN)
 }

@@ -4,6 +4,7 @@
 //! argument; the same input gives the same plan.
 
 pub mod bundle_edit;
+pub mod claim;
 pub mod demand;
 pub mod document;
 pub mod head_budget;

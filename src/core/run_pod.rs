@@ -130,6 +130,7 @@ pub fn wanted(workflow: &MamlWorkflow, status: &MamlWorkflowStatus, plan: &Plan)
         | Plan::Rest
         | Plan::RestFor(_)
         | Plan::Cancel
+        | Plan::Show(_)
         | Plan::Conclude(_)
         | Plan::Recover => status.attempt.filter(|_| status.head.is_some()),
     };

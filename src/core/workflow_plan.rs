@@ -26,6 +26,8 @@ use crate::{
 /// How long a run may wait without its status saying so: writes for waits that are over in a moment would only slow
 /// a full queue down.
 const QUIET_WAIT: Duration = Duration::from_millis(1500);
+/// How long a run may be under way without its status saying so: most are over by then, and are told of once.
+pub const QUIET_RUN: Duration = Duration::from_secs(1);
 /// In a queue for busy heads, about one of those that wait says so in this time: telling a queue of a thousand all at once
 /// would take the API server from the runs that end it.
 const BETWEEN_TELLINGS: Duration = Duration::from_millis(200);
@@ -126,6 +128,8 @@ pub enum Plan {
     },
     /// Ask the head to stop the run; its answer arrives as any other.
     Cancel,
+    /// Show the status of a run that has been under way for a while.
+    Show(Box<MamlWorkflowStatus>),
     /// Sign and store the receipt, then the status.
     Conclude(Box<Conclusion>),
     /// The receipt exists: bring the status in line with it.
@@ -198,7 +202,8 @@ pub fn plan(observed: Observed<'_>) -> Plan {
     }
     match &observed.run {
         RunState::Running(_) if cancel_requested(workflow) => Plan::Cancel,
-        RunState::Running(_) | RunState::Concluded => Plan::Rest,
+        RunState::Running(_) => plan_running(observed),
+        RunState::Concluded => Plan::Rest,
         RunState::Ended { .. } => plan_conclusion(observed),
         RunState::Lost(_) if observed.receipt_exists => Plan::Recover,
         RunState::Lost(loss) => {
@@ -234,6 +239,24 @@ fn plan_unknown(observed: Observed<'_>) -> Plan {
             )
         }
         _ => plan_start(observed),
+    }
+}
+
+/// A run is under way: its status says so once it has been for long enough to be looked at.
+fn plan_running(observed: Observed<'_>) -> Plan {
+    let shown = observed.workflow.status.as_ref();
+    let is_shown = |shown: &MamlWorkflowStatus| {
+        (&shown.run_id, &shown.head) == (&observed.status.run_id, &observed.status.head)
+    };
+    let Some(since) = observed.status.scheduled_at else {
+        return Plan::Rest;
+    };
+    if shown.is_some_and(is_shown) {
+        return Plan::Rest;
+    }
+    match QUIET_RUN.checked_sub(waited(since, observed.now)) {
+        Some(left) if !left.is_zero() => Plan::RestFor(left),
+        _ => Plan::Show(Box::new(observed.status)),
     }
 }
 
@@ -563,6 +586,7 @@ pub fn receipt_name(workflow: &MamlWorkflow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claim::Claim;
     use api::{
         condition::READY,
         maml_workflow::{AssignedHead, ConfigMapKeyRef},
@@ -618,15 +642,15 @@ mod tests {
             uid: "pod".into(),
             ..AssignedHead::default()
         };
-        let digests = (api::DigestSet::default(), api::DigestSet::default());
-        workflow_status::claimed(
-            current_status(workflow),
-            "id".into(),
+        let claim = Claim {
+            run_id: "id".into(),
             attempt,
             head,
-            digests,
-            at(101),
-        )
+            document: api::DigestSet::default(),
+            inputs: api::DigestSet::default(),
+            time: at(101),
+        };
+        workflow_status::claimed(current_status(workflow), &claim)
     }
 
     fn complete(workflow: &MamlWorkflow) -> MamlWorkflowStatus {
@@ -652,6 +676,27 @@ mod tests {
             panic!("not started")
         };
         assert_eq!(start.attempt, 1);
+    }
+
+    #[test]
+    fn a_run_is_shown_once_when_it_has_been_under_way_for_a_while() {
+        let mut workflow = workflow();
+        let claimed = claimed_status(&workflow, 1);
+        let running = |workflow: &MamlWorkflow, millis: i64| {
+            plan(Observed {
+                status: claimed.clone(),
+                run: RunState::Running(1),
+                now: at(101) + jiff::SignedDuration::from_millis(millis),
+                ..observed(workflow)
+            })
+        };
+        assert!(matches!(running(&workflow, 100), Plan::RestFor(left) if left == Duration::from_millis(900)));
+        let Plan::Show(shown) = running(&workflow, 1000) else {
+            panic!("not shown")
+        };
+        assert_eq!(*shown, claimed);
+        workflow.status = Some(*shown);
+        assert!(matches!(running(&workflow, 1100), Plan::Rest));
     }
 
     #[test]

@@ -5,16 +5,14 @@ use api::{
     condition::{
         ACCEPTED, COMPLETE, READY, SCHEDULED, SIGNED, STALLED, SUCCEEDED, Verdict, find, is_true, remove, set,
     },
-    maml_workflow::{
-        AssignedHead, BlockState, BlockStatus, Candidate, Diagnostic, OUTPUTS_LIMIT, ReceiptRef, Severity,
-    },
+    maml_workflow::{BlockState, BlockStatus, Candidate, Diagnostic, OUTPUTS_LIMIT, ReceiptRef, Severity},
     mu_receipt::ReceiptResult,
     reasons,
 };
 use crypto::attestation::{Attestation, RunError};
 use jiff::Timestamp;
 
-use crate::{document::Refusal, run::Record};
+use crate::{claim::Claim, document::Refusal, run::Record};
 
 /// Why a run waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,22 +131,17 @@ pub fn waiting(mut status: MamlWorkflowStatus, wait: &Wait, now: Timestamp) -> M
     status
 }
 
-/// The status with which a head is claimed for an attempt.
-pub fn claimed(
-    mut status: MamlWorkflowStatus,
-    run_id: String,
-    attempt: i32,
-    head: AssignedHead,
-    digests: (DigestSet, DigestSet),
-    now: Timestamp,
-) -> MamlWorkflowStatus {
-    status.run_id = Some(run_id);
-    status.attempt = Some(attempt);
+/// The status of a run that has claimed a head.
+pub fn claimed(mut status: MamlWorkflowStatus, claim: &Claim) -> MamlWorkflowStatus {
+    let Claim { head, attempt, .. } = claim;
+    status.run_id = Some(claim.run_id.clone());
+    status.attempt = Some(*attempt);
     status.gpus = i32::try_from(head.devices.len()).ok();
-    status.scheduled_at = Some(now);
-    (status.document_digest, status.inputs_digest) = (Some(digests.0), Some(digests.1));
+    status.scheduled_at = Some(claim.time);
+    status.document_digest = Some(claim.document.clone());
+    status.inputs_digest = Some(claim.inputs.clone());
     let on = format!("runs on pod {}, attempt {attempt}", head.pod);
-    status.head = Some(head);
+    status.head = Some(head.clone());
     status.candidates.clear();
     let rows: [Row<'_>; 6] = [
         (
@@ -178,7 +171,7 @@ pub fn claimed(
         ),
         (READY, ConditionStatus::False, reasons::RUNNING, &on),
     ];
-    set_all(&mut status, &rows, now);
+    set_all(&mut status, &rows, claim.time);
     status
 }
 

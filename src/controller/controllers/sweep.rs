@@ -14,6 +14,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
 /// Sweeps now and then, over all scopes: an object is gone when none of them has it.
 pub async fn sweep(context: Arc<Context>, scopes: Vec<Arc<Scope>>) {
+    // The claims of a predecessor are known before any workflow is.
+    for scope in &scopes {
+        if scope.workflows.wait_until_ready().await.is_err() {
+            return;
+        }
+    }
     let mut ticks = tokio::time::interval(SWEEP_EVERY);
     loop {
         ticks.tick().await;
@@ -25,6 +31,7 @@ pub async fn sweep(context: Arc<Context>, scopes: Vec<Arc<Scope>>) {
 fn sweep_once(context: &Context, scopes: &[Arc<Scope>]) {
     let fleet = &context.fleet;
     let workflows = context.runs.workflows().into_iter();
+    let workflows = workflows.chain(context.claims.workflows());
     for uid in gone(workflows.chain(fleet.room().workflows()), || {
         let seen = scopes.iter().flat_map(|scope| scope.workflows.state());
         seen.filter_map(|workflow| workflow.uid()).collect()
