@@ -1,8 +1,9 @@
 """Sandbox: what the forked child does to itself before any user code runs. Every step that fails ends the child.
 
 Which system calls and which paths are allowed is the agent's decision (`policy.rs`); here they are only put in force.
-Order matters: descriptors and session first, limits next, then no new privileges, landlock, and seccomp last, because
-the filter refuses some of the calls that the steps before it need.
+Order matters: descriptors and session first, limits next, then landlock, and the last seccomp filters last, because they
+refuse some of the calls that the steps before them need. The others are in force in the zygote already: what every child
+would do alike is done there once.
 """
 
 from __future__ import annotations
@@ -89,6 +90,21 @@ class FilterProgram(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
+class Filter:
+    """A seccomp filter, ready to be installed."""
+
+    def __init__(self, encoded: str) -> None:
+        program = base64.b64decode(encoded)
+        self.instructions = ctypes.create_string_buffer(program, len(program))
+        self.program = FilterProgram(len(program) // 8, ctypes.cast(self.instructions, ctypes.c_void_p))
+
+    def install(self) -> None:
+        check(
+            libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(self.program), 0, 0),
+            "install a seccomp filter",
+        )
+
+
 class Policy:
     """The agent's policy, prepared once in the zygote so that a child only has to apply it."""
 
@@ -116,8 +132,9 @@ class Policy:
         for kind, paths in policy["paths"].items():
             for path in paths + (interpreter if kind == "execute" else []):
                 self.open_path(path, RIGHTS[kind])
-        self.filters = [base64.b64decode(program) for program in policy["seccomp"]]
-        if not self.filters:
+        self.filters = [Filter(program) for program in policy["seccomp"]]
+        self.last_filters = [Filter(program) for program in policy["lastSeccomp"]]
+        if not self.filters or not self.last_filters:
             raise ValueError("the policy has no seccomp filter")
 
     def open_path(self, path: str, rights: int) -> None:
@@ -168,6 +185,16 @@ def memory_held(status: str) -> dict[str, int]:
         if name in held:
             held[name] = int(value.split()[0]) * 1024
     return held
+
+
+def enter_zygote(policy: Policy) -> None:
+    """In the zygote, once its modules are imported: all of the sandbox that it can live with, which its children have from
+    their birth."""
+    if policy.confined:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        for each in policy.filters:
+            each.install()
+        replace_changes_by_path()
 
 
 def take_descriptors(fds: list[int]) -> int:
@@ -254,12 +281,10 @@ def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> i
 def confine(policy: Policy, ruleset: int) -> None:
     if policy.capabilities:
         drop_capabilities()
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
     check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     os.close(ruleset)
-    replace_changes_by_path()
-    for program in policy.filters:
-        install_filter(program)
+    for last in policy.last_filters:
+        last.install()
     if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
         raise OSError("the sandbox is not in force")
 
@@ -308,15 +333,6 @@ def limit_processor(seconds: int) -> None:
 def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
-
-
-def install_filter(program: bytes) -> None:
-    buffer = ctypes.create_string_buffer(program, len(program))
-    prog = FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    check(
-        libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(prog), 0, 0),
-        "install the seccomp filter",
-    )
 
 
 def replace_changes_by_path() -> None:

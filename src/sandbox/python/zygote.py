@@ -277,6 +277,7 @@ def main(configuration: dict[str, Any]) -> None:
             "limits": policy.limits,
             "anonymous": anonymous(),
         }
+        sandbox.enter_zygote(policy)
     except BaseException as error:  # noqa: BLE001 - told to the agent, which decides when to try again
         traceback.print_exc()
         agent.send(json.dumps({"event": "failed", "message": f"{type(error).__name__}: {error}"[:4096]}).encode())
