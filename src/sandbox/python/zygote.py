@@ -22,6 +22,7 @@ One that is forked by "spawn" is a zygote of its own on that socket; it begins w
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -156,7 +157,7 @@ class Zygote:
             packet, given, _, _ = socket.recv_fds(agent, MAXIMUM_PACKET, 3)
             if not packet or told["event"] == "failed":
                 os._exit(code)
-            agent.close()
+            agent.detach()  # Its number becomes the control socket's.
             control = sandbox.take_descriptors(given)
             sandbox.begin_ahead(json.loads(packet)["cpu"])
             gc.enable()
@@ -256,7 +257,8 @@ def interpreter_folders() -> list[str]:
 
 
 def main(configuration: dict[str, Any]) -> None:
-    agent = socket.socket(fileno=os.dup(0))
+    agent = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, sandbox.CONTROL + 1))
+    # Stays open: it is number 3 if that was free, so from here on nothing arrives in the places that a run's descriptors take.
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
