@@ -50,6 +50,7 @@ class Zygote:
 
     def __init__(self, agent: socket.socket, policy: sandbox.Policy) -> None:
         self.policy = policy
+        self.streams = make_streams()
         self.begin(agent)
 
     def begin(self, agent: socket.socket) -> None:
@@ -134,7 +135,7 @@ class Zygote:
                 execute.tell(control, {"kind": "refused", "message": f"{type(error).__name__}: {error}"})
                 os._exit(code)
             gc.enable()
-            code = execute.serve_run(control, self.policy.confines_signals)
+            code = execute.serve_run(control, self.streams, self.policy.confines_signals)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -161,7 +162,7 @@ class Zygote:
             control = sandbox.take_descriptors(given)
             sandbox.begin_ahead(json.loads(packet)["cpu"])
             gc.enable()
-            code = execute.serve_run(control, self.policy.confines_signals)
+            code = execute.serve_run(control, self.streams, self.policy.confines_signals)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -208,6 +209,22 @@ class Zygote:
 
     def tell(self, **message: Any) -> None:
         self.agent.send(json.dumps(message, separators=(",", ":")).encode())
+
+
+def make_streams() -> execute.Streams:
+    """With pipes in the places of standard output and error for the moment."""
+    pipe = os.pipe2(os.O_CLOEXEC)
+    kept = {place: os.dup(place) for place in (1, 2)}
+    for place in kept:
+        os.dup2(pipe[1], place)
+    try:
+        return execute.Streams()
+    finally:
+        for place, before in kept.items():
+            os.dup2(before, place)
+            os.close(before)
+        for end in pipe:
+            os.close(end)
 
 
 def kill(group: int) -> None:
