@@ -20,21 +20,21 @@ use sandbox::policy::{Limits, Policy};
 use sandbox::workers::{Configuration, State, Warmth, Workers};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const RUNS: usize = 200;
 const COLD: usize = 5;
 const KILLS: usize = 30;
-const LINES: u32 = 500;
-const AT_ONCE: u32 = 4;
+const LINES: u32 = 512;
 
 #[tokio::main]
 async fn main() {
     let python = std::env::var_os("CHIMERA_PYTHON").unwrap_or_else(|| "python3".into());
     let modules = std::env::var("CHIMERA_PRELOAD").unwrap_or_else(|_| "qiskit,qiskit_aer".into());
-    for preload in ["", &modules] {
-        processor_time(&python, preload).await;
+    for (preload, at_once) in [("", 4), ("", 16), (&*modules, 4)] {
+        processor_time(&python, preload, at_once).await;
     }
     if std::env::args().any(|argument| argument == "processor") {
         return;
@@ -147,25 +147,25 @@ async fn zygote(workers: &Workers) -> rustix::process::Pid {
 }
 
 /// What runs of one line take of the agent's side, of the zygote and of their own processes.
-async fn processor_time(python: &OsString, preload: &str) {
+async fn processor_time(python: &OsString, preload: &str, at_once: u32) {
     let folder = tempfile::tempdir().unwrap();
-    let workers = start(python, preload, folder.path(), false);
+    let workers = Arc::new(start(python, preload, folder.path(), false));
     wait_until_ready(&workers, Duration::from_mins(2)).await.unwrap();
     let zygote = zygote(&workers).await;
     let before = [spent(None), spent(Some(zygote))];
-    for _ in 0..LINES / AT_ONCE {
-        let line = "outputs = {'answer': 42}";
-        let (a, b, c, d) = tokio::join!(
-            run(&workers, line),
-            run(&workers, line),
-            run(&workers, line),
-            run(&workers, line)
-        );
-        [a, b, c, d].into_iter().for_each(|ran| drop(ran.unwrap()));
+    let mut places = tokio::task::JoinSet::new();
+    for _ in 0..at_once {
+        let workers = workers.clone();
+        places.spawn(async move {
+            for _ in 0..LINES / at_once {
+                run(&workers, "outputs = {'answer': 42}").await.unwrap();
+            }
+        });
     }
+    places.join_all().await;
     let after = [spent(None), spent(Some(zygote))];
     let [agent, zygote] = [0, 1].map(|of| after[of].since(&before[of]));
-    println!("processor time of a run of one line, preloaded: [{preload}]");
+    println!("processor time of a run of one line, {at_once} at once, preloaded: [{preload}]");
     for (who, own) in [
         ("agent", agent.itself),
         ("zygote", zygote.itself),
