@@ -1,11 +1,11 @@
 //! Whether a head runs what it is asked to: every check of a grant, none of them taken on trust from the transport.
 
+use crate::signer::Signer;
 use crate::tls::chain;
 use crypto::attestation::Unit;
 use crypto::grant::Grant;
-use crypto::roots::Roots;
 use crypto::seal::Blinding;
-use crypto::{DigestSet, Envelope, KeyId, KeyPurpose, KeyStatement, PublicKey, VerifyingKey};
+use crypto::{DigestSet, Envelope, KeyId, KeyStatement};
 use head_proto::{RunRequest, SpecificationFile};
 use jiff::{SignedDuration, Timestamp};
 use maml::Severity;
@@ -104,21 +104,10 @@ pub struct Admitted {
 }
 
 /// Checks everything that holds however late the request comes: a run that is known already may be rejoined with it.
-pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<Admitted, Refusal> {
-    let statement =
-        Envelope::from_json(&request.key_statement).map_err(|e| Refusal::Unreadable("key statement", e))?;
+pub fn admit(request: &RunRequest, signer: &Signer, head: &Head) -> Result<Admitted, Refusal> {
     let envelope = Envelope::from_json(&request.grant).map_err(|e| Refusal::Unreadable("grant", e))?;
-    let statement = believed_roots(request, root)?
-        .key_statement(&statement)
-        .map_err(Refusal::KeyStatement)?;
-    if statement.purpose != KeyPurpose::Signing {
-        return Err(Refusal::Key);
-    }
-    let Ok(PublicKey::Verifying(key)) = statement.public_key() else {
-        return Err(Refusal::Key);
-    };
-    let grant = Grant::verify(&envelope, &key).map_err(Refusal::Grant)?;
-    if !valid_around(&statement, grant.not_before) {
+    let grant = Grant::verify(&envelope, &signer.key).map_err(Refusal::Grant)?;
+    if !valid_around(&signer.statement, grant.not_before) {
         return Err(Refusal::Key);
     }
     if grant.head.uid != head.uid {
@@ -151,16 +140,6 @@ pub fn admit(request: &RunRequest, root: &VerifyingKey, head: &Head) -> Result<A
         digest: DigestSet::of(envelope.payload()),
         grant,
     })
-}
-
-/// The pinned root, and those that have succeeded it since this head began.
-fn believed_roots(request: &RunRequest, pinned: &VerifyingKey) -> Result<Roots, Refusal> {
-    let statements = request
-        .root_statements
-        .iter()
-        .map(|json| Envelope::from_json(json).map_err(|e| Refusal::Unreadable("root statement", e)))
-        .collect::<Result<Vec<_>, _>>()?;
-    Roots::follow(pinned, &statements).map_err(Refusal::KeyStatement)
 }
 
 /// Sealed inputs are granted by a digest that covers their blinding too.

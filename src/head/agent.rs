@@ -5,6 +5,7 @@ use crate::environment;
 use crate::gpu::{self, Gpus};
 use crate::journal::Journal;
 use crate::runs::{Entry, Keep, Registry, Run};
+use crate::signer::Signers;
 use crate::tls::Identity;
 use crypto::attestation::{BlockState, RunError};
 use crypto::{DigestSet, SigningKey, Suite};
@@ -65,6 +66,7 @@ pub struct Setup {
 /// One head.
 pub struct Agent {
     identity: Arc<Identity>,
+    signers: Signers,
     head: Head,
     key: SigningKey,
     machine: Machine,
@@ -98,6 +100,7 @@ impl Agent {
         let gpus = setup.gpus.map(|gpus| Gpus::follow(gpus, running, every));
         let agent = Arc::new(Self {
             identity,
+            signers: Signers::default(),
             head: Head {
                 uid: setup.pod_uid,
                 attester: key.verifying_key().key_id().clone(),
@@ -136,7 +139,11 @@ impl Agent {
                 crate::tls::chain(&error)
             ))
         })?;
-        let admitted = admission::admit(&request, &root, &self.head).map_err(|refusal| refuse(&refusal))?;
+        let admitted = self
+            .signers
+            .believe(&request, &root)
+            .and_then(|signer| admission::admit(&request, &signer, &self.head))
+            .map_err(|refusal| refuse(&refusal))?;
         if let Some(run) = self.registry.find(&admitted.grant.run_id) {
             return Ok(run);
         }

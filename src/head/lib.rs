@@ -1,7 +1,7 @@
 //! The agent in a head pod: takes granted documents from the controller, runs each in a sandboxed child of a warm
 //! interpreter, and attests what happened.
 //!
-//! A request goes through [`tls`], [`server`], [`admission`] and [`runs`] to the [`sandbox`]; [`agent`] holds them
+//! A request goes through [`tls`], [`server`], [`signer`], [`admission`] and [`runs`] to the [`sandbox`]; [`agent`] holds them
 //! together. The agent has no Kubernetes credentials and no key but the one it makes.
 
 pub mod admission;
@@ -13,4 +13,5 @@ pub mod health;
 pub mod journal;
 pub mod runs;
 pub mod server;
+pub mod signer;
 pub mod tls;

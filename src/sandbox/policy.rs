@@ -7,7 +7,7 @@ mod calls;
 mod filters;
 mod paths;
 
-use filters::{allowed, encode, refused};
+use filters::{encode, first, last};
 use paths::{DEVICE, DRIVER, EXECUTE, READ};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -42,8 +42,10 @@ pub struct Policy {
     confined: bool,
     /// The landlock ABI below which nothing is run. 6 confines files, TCP, signals and abstract sockets.
     minimum_landlock: u32,
-    /// BPF programs in the order in which they are installed, base64.
+    /// BPF programs that the zygote installs before it forks, in their order, base64.
     seccomp: Vec<String>,
+    /// Those that a child adds when nothing is left to do but run the document.
+    last_seccomp: Vec<String>,
     /// Paths by what is allowed beneath them. The interpreter's own folders are added by the zygote.
     paths: BTreeMap<&'static str, Vec<String>>,
     limits: Limits,
@@ -62,7 +64,8 @@ impl Policy {
         Ok(Self {
             confined: true,
             minimum_landlock,
-            seccomp: vec![encode(&allowed()?), encode(&refused()?)],
+            seccomp: first()?.iter().map(encode).collect(),
+            last_seccomp: last()?.iter().map(encode).collect(),
             paths: BTreeMap::from([
                 ("execute", owned(EXECUTE)),
                 ("read", owned(READ)),
@@ -91,6 +94,7 @@ impl Policy {
             confined: false,
             minimum_landlock: 0,
             seccomp: vec![],
+            last_seccomp: vec![],
             paths: BTreeMap::new(),
             limits,
             environment,

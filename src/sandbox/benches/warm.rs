@@ -1,7 +1,9 @@
 //! What a warm interpreter saves, and what it costs: the time from an order to a finished run beside that of a cold start, and
-//! the memory of an idle head's interpreters beside an idle Python with the same modules; what a lost zygote costs.
+//! the memory of an idle head's interpreters beside an idle Python with the same modules; what a lost zygote costs; and the
+//! processor time of a run of one line, which noise changes less than the time that it takes.
 //!
-//! `CHIMERA_PYTHON` names the interpreter, `CHIMERA_PRELOAD` its modules (qiskit, qiskit_aer).
+//! `CHIMERA_PYTHON` names the interpreter, `CHIMERA_PRELOAD` its modules (qiskit, qiskit_aer). `cargo bench … -- processor`
+//! measures the processor time alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,17 +20,25 @@ use sandbox::policy::{Limits, Policy};
 use sandbox::workers::{Configuration, State, Warmth, Workers};
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const RUNS: usize = 200;
 const COLD: usize = 5;
 const KILLS: usize = 30;
+const LINES: u32 = 512;
 
 #[tokio::main]
 async fn main() {
     let python = std::env::var_os("CHIMERA_PYTHON").unwrap_or_else(|| "python3".into());
     let modules = std::env::var("CHIMERA_PRELOAD").unwrap_or_else(|_| "qiskit,qiskit_aer".into());
+    for (preload, at_once) in [("", 4), ("", 16), (&*modules, 4)] {
+        processor_time(&python, preload, at_once).await;
+    }
+    if std::env::args().any(|argument| argument == "processor") {
+        return;
+    }
     let imports = format!("import {modules}");
 
     let mut cold: Vec<_> = (0..COLD).map(|_| cold_start(&python, &imports)).collect();
@@ -92,7 +102,7 @@ fn start(python: &OsString, modules: &str, folder: &std::path::Path, standby: bo
     };
     Workers::start(Configuration {
         python: python.clone(),
-        preload: modules.split(',').map(str::to_owned).collect(),
+        preload: modules.split_terminator(',').map(str::to_owned).collect(),
         policy: Policy::new(limits, 6, environment::of_runs(&interpreter)).unwrap(),
         environment: interpreter,
         folders: Folders::open(&folder.join("runs")).unwrap(),
@@ -134,6 +144,92 @@ async fn zygote(workers: &Workers) -> rustix::process::Pid {
         .unwrap();
     let digits: String = outputs.chars().filter(char::is_ascii_digit).collect();
     rustix::process::Pid::from_raw(digits.parse().unwrap()).unwrap()
+}
+
+/// What runs of one line take of the agent's side, of the zygote and of their own processes.
+async fn processor_time(python: &OsString, preload: &str, at_once: u32) {
+    let folder = tempfile::tempdir().unwrap();
+    let workers = Arc::new(start(python, preload, folder.path(), false));
+    wait_until_ready(&workers, Duration::from_mins(2)).await.unwrap();
+    let zygote = zygote(&workers).await;
+    let before = [spent(None), spent(Some(zygote))];
+    let mut places = tokio::task::JoinSet::new();
+    for _ in 0..at_once {
+        let workers = workers.clone();
+        places.spawn(async move {
+            for _ in 0..LINES / at_once {
+                run(&workers, "outputs = {'answer': 42}").await.unwrap();
+            }
+        });
+    }
+    places.join_all().await;
+    let after = [spent(None), spent(Some(zygote))];
+    let [agent, zygote] = [0, 1].map(|of| after[of].since(&before[of]));
+    println!("processor time of a run of one line, {at_once} at once, preloaded: [{preload}]");
+    for (who, own) in [
+        ("agent", agent.itself),
+        ("zygote", zygote.itself),
+        ("child", zygote.children),
+    ] {
+        println!(
+            "{who:>60} {:8.2} ms  ({:.2} of user code, {:.2} of the kernel), {:.0} page faults",
+            own.user + own.system,
+            own.user,
+            own.system,
+            own.faults
+        );
+    }
+}
+
+/// What a process and the children that it has reaped have taken.
+struct Spent {
+    itself: Taken,
+    children: Taken,
+}
+
+/// Milliseconds of processors, and pages.
+struct Taken {
+    user: f64,
+    system: f64,
+    faults: f64,
+}
+
+impl Spent {
+    /// For each run.
+    fn since(&self, before: &Self) -> Self {
+        let each = |after: f64, before: f64| (after - before) / f64::from(LINES);
+        let taken = |after: &Taken, before: &Taken| Taken {
+            user: each(after.user, before.user),
+            system: each(after.system, before.system),
+            faults: each(after.faults, before.faults),
+        };
+        Self {
+            itself: taken(&self.itself, &before.itself),
+            children: taken(&self.children, &before.children),
+        }
+    }
+}
+
+/// Fields 10 to 17 of proc_pid_stat(5).
+fn spent(pid: Option<rustix::process::Pid>) -> Spent {
+    let pid = pid.map_or("self".to_owned(), |pid| pid.as_raw_nonzero().to_string());
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |place: usize| fields[place - 3].parse::<f64>().unwrap();
+    let ticks = |place| number(place) * 10.0;
+    Spent {
+        itself: Taken {
+            user: ticks(14),
+            system: ticks(15),
+            faults: number(10),
+        },
+        children: Taken {
+            user: ticks(16),
+            system: ticks(17),
+            faults: number(11),
+        },
+    }
 }
 
 fn cold_start(python: &OsString, imports: &str) -> Duration {

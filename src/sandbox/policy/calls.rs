@@ -142,6 +142,17 @@ pub(super) const REFUSED: &[i64] = &[
     libc::SYS_personality,
 ];
 
+/// What it takes to confine a run, and what the run itself must not: some of [`REFUSED`], and [`LANDLOCK`]. Whoever forks is
+/// left them, with all options of prctl; the last filters take them away.
+pub(super) const PREPARATION: &[i64] = &[libc::SYS_setsid, libc::SYS_setpriority, libc::SYS_capset];
+
+/// To a run, the kernel has no landlock: programs that would confine themselves go on without.
+pub(super) const LANDLOCK: &[i64] = &[
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_landlock_add_rule,
+    libc::SYS_landlock_restrict_self,
+];
+
 /// What programs and their libraries need. Not among them: splice, tee and vmsplice, by which a pipe holds pages that belong
 /// to no process any more, huge ones too.
 pub(super) const ALLOWED: &[i64] = &[

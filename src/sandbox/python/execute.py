@@ -20,19 +20,29 @@ from _chimera_failures import DOCUMENT, describe, remember
 from _chimera_specifications import AFTER, BEFORE, Specification
 from _chimera_values import NotJson, encode, harvest, merge, so_far
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def languages() -> list[str]:
     """What can be run here."""
     return ["python", *programs.offered(), *circuits.offered()]
 
 
-def serve_run(control: int, signals_confined: bool) -> int:
+class Streams:
+    """Python's standard streams, made in the zygote for its children. They ask their descriptors what they are when they are
+    made, so there have to be pipes at 1 and 2, as in a run."""
+
+    def __init__(self) -> None:
+        self.input = open(0, encoding="utf-8")
+        self.output = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+        self.error = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+
+
+def serve_run(control: int, streams: Streams, signals_confined: bool) -> int:
     """Reads the job, runs it, reports. The exit status of the process."""
     tell(control, {"kind": "entered"})
     job = json.loads(read_frame(control))
-    sys.stdin = open(0, encoding="utf-8")
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    sys.stdin, sys.stdout, sys.stderr = streams.input, streams.output, streams.error
     sys.argv = [DOCUMENT]
     remember(DOCUMENT, [(block["line"], block["code"]) for block in job["blocks"]])
     run = Run(control, job, signals_confined)
@@ -168,8 +178,7 @@ def flush() -> None:
 
 
 def tell(control: int, message: dict[str, Any]) -> None:
-    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-    write_frame(control, b"J", text.encode("utf-8", "replace"))
+    write_frame(control, b"J", ENCODER.encode(message).encode("utf-8", "replace"))
 
 
 def write_frame(control: int, kind: bytes, body: bytes) -> None:

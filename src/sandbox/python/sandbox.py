@@ -1,8 +1,9 @@
 """Sandbox: what the forked child does to itself before any user code runs. Every step that fails ends the child.
 
 Which system calls and which paths are allowed is the agent's decision (`policy.rs`); here they are only put in force.
-Order matters: descriptors and session first, limits next, then no new privileges, landlock, and seccomp last, because
-the filter refuses some of the calls that the steps before it need.
+Order matters: descriptors and session first, limits next, then landlock, and the last seccomp filters last, because they
+refuse some of the calls that the steps before them need. The others are in force in the zygote already: what every child
+would do alike is done there once.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import base64
 import ctypes
 import fcntl
 import os
-import random
 import resource
 import signal
 import stat
@@ -89,6 +89,21 @@ class FilterProgram(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
+class Filter:
+    """A seccomp filter, ready to be installed."""
+
+    def __init__(self, encoded: str) -> None:
+        program = base64.b64decode(encoded)
+        self.instructions = ctypes.create_string_buffer(program, len(program))
+        self.program = FilterProgram(len(program) // 8, ctypes.cast(self.instructions, ctypes.c_void_p))
+
+    def install(self) -> None:
+        check(
+            libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(self.program), 0, 0),
+            "install a seccomp filter",
+        )
+
+
 class Policy:
     """The agent's policy, prepared once in the zygote so that a child only has to apply it."""
 
@@ -112,15 +127,21 @@ class Policy:
         for abi, right in ((2, REFER), (3, TRUNCATE), (5, IOCTL_DEV)):
             if self.landlock_abi >= abi:
                 self.handled |= right
-        self.paths: list[tuple[int, int]] = []  # descriptor opened with O_PATH, rights
+        wanted: dict[str, int] = {}
         for kind, paths in policy["paths"].items():
             for path in paths + (interpreter if kind == "execute" else []):
-                self.open_path(path, RIGHTS[kind])
-        self.filters = [base64.b64decode(program) for program in policy["seccomp"]]
-        if not self.filters:
+                path = os.path.realpath(path)
+                wanted[path] = wanted.get(path, 0) | RIGHTS[kind]
+        self.rules: list[PathBeneath] = []
+        for path, rights in wanted.items():
+            if not is_beneath(path, rights, wanted):
+                self.add_rule(path, rights)
+        self.filters = [Filter(program) for program in policy["seccomp"]]
+        self.last_filters = [Filter(program) for program in policy["lastSeccomp"]]
+        if not self.filters or not self.last_filters:
             raise ValueError("the policy has no seccomp filter")
 
-    def open_path(self, path: str, rights: int) -> None:
+    def add_rule(self, path: str, rights: int) -> None:
         try:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -130,7 +151,7 @@ class Policy:
         # Above the numbers that a child gives to its own descriptors before it reads these.
         high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, FIRST_PATH)
         os.close(descriptor)
-        self.paths.append((high, rights & self.handled))
+        self.rules.append(PathBeneath(allowed=rights & self.handled, parent=high))
 
     def fix_limits(self) -> None:
         """`memory` is for the run: what the zygote holds already is added, as the kernel counts it in as well. To be
@@ -154,6 +175,11 @@ class Policy:
         self.limits = {name: attainable(name, value) for name, value in wanted.items()}
 
 
+def is_beneath(path: str, rights: int, others: dict[str, int]) -> bool:
+    """Whether a folder that is allowed as much holds the path: landlock's rules reach all the way down."""
+    return any(path.startswith(other + "/") and rights & ~allowed == 0 for other, allowed in others.items())
+
+
 def attainable(name: str, value: int) -> int:
     """A limit that the container has set lower already stays as it is."""
     _, most = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))
@@ -170,19 +196,27 @@ def memory_held(status: str) -> dict[str, int]:
     return held
 
 
+def enter_zygote(policy: Policy) -> None:
+    """In the zygote, once its modules are imported: all of the sandbox that it can live with, which its children have from
+    their birth."""
+    os.environ.clear()
+    os.environ.update(policy.environment)
+    if policy.confined:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        for each in policy.filters:
+            each.install()
+        replace_changes_by_path()
+
+
 def take_descriptors(fds: list[int]) -> int:
-    """Control, stdout and stderr take their places."""
+    """Control, stdout and stderr take their places. They came while these were taken, so their own numbers are higher."""
+    control, out, err = fds
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    # First out of the way of 0 to 3, whatever numbers they arrived with.
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, CONTROL + 1) for fd in (null, *fds)]
-    for fd in {null, *fds}:
-        os.close(fd)
-    null, control, out, err = high
     os.dup2(null, 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.dup2(control, CONTROL, inheritable=False)
-    for fd in high:
+    for fd in {null, *fds}:
         os.close(fd)
     return CONTROL
 
@@ -247,19 +281,17 @@ def leave_zygote(policy: Policy, folder: str, parent: int, kept: list[int]) -> i
     os.nice(10)
     os.umask(0o077)
     os.chdir(os.path.join(folder, "work"))
-    set_environment(policy, folder)
+    set_environment(folder)
     return ruleset
 
 
 def confine(policy: Policy, ruleset: int) -> None:
     if policy.capabilities:
         drop_capabilities()
-    prctl(PR_SET_NO_NEW_PRIVS, 1)
     check(libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0), "landlock_restrict_self")
     os.close(ruleset)
-    replace_changes_by_path()
-    for program in policy.filters:
-        install_filter(program)
+    for last in policy.last_filters:
+        last.install()
     if libc.prctl(PR_GET_SECCOMP, 0, 0, 0, 0) != SECCOMP_MODE_FILTER or libc.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1:
         raise OSError("the sandbox is not in force")
 
@@ -276,8 +308,7 @@ def make_ruleset(policy: Policy, folder: str) -> int:
     )
     check(ruleset, "landlock_create_ruleset")
     own = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    for descriptor, rights in [*policy.paths, (own, RIGHTS["own"] & policy.handled)]:
-        rule = PathBeneath(allowed=rights, parent=descriptor)
+    for rule in (*policy.rules, PathBeneath(allowed=RIGHTS["own"] & policy.handled, parent=own)):
         check(
             libc.syscall(SYS_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0),
             "landlock_add_rule",
@@ -285,9 +316,8 @@ def make_ruleset(policy: Policy, folder: str) -> int:
     return ruleset
 
 
-def set_environment(policy: Policy, folder: str) -> None:
-    os.environ.clear()
-    os.environ.update(policy.environment)
+def set_environment(folder: str) -> None:
+    """The rest of it is the zygote's."""
     os.environ["HOME"] = os.path.join(folder, "home")
     os.environ["TMPDIR"] = os.path.join(folder, "tmp")
     tempfile = sys.modules.get("tempfile")
@@ -308,15 +338,6 @@ def limit_processor(seconds: int) -> None:
 def drop_capabilities() -> None:
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
-
-
-def install_filter(program: bytes) -> None:
-    buffer = ctypes.create_string_buffer(program, len(program))
-    prog = FilterProgram(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    check(
-        libc.prctl(PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.byref(prog), 0, 0),
-        "install the seccomp filter",
-    )
 
 
 def replace_changes_by_path() -> None:
@@ -348,8 +369,8 @@ def replace_changes_by_path() -> None:
 
 
 def reseed() -> None:
-    """Every child starts as a copy of the zygote: without this, all would draw the same numbers."""
-    random.seed()
+    """Every child starts as a copy of the zygote: without this, all would draw the same numbers. Python's own generator is
+    seeded anew by every fork."""
     libc.srand(ctypes.c_uint(int.from_bytes(os.urandom(4), "little")))
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

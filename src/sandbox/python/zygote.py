@@ -22,6 +22,7 @@ One that is forked by "spawn" is a zygote of its own on that socket; it begins w
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import json
@@ -49,6 +50,7 @@ class Zygote:
 
     def __init__(self, agent: socket.socket, policy: sandbox.Policy) -> None:
         self.policy = policy
+        self.streams = make_streams()
         self.begin(agent)
 
     def begin(self, agent: socket.socket) -> None:
@@ -133,7 +135,7 @@ class Zygote:
                 execute.tell(control, {"kind": "refused", "message": f"{type(error).__name__}: {error}"})
                 os._exit(code)
             gc.enable()
-            code = execute.serve_run(control, self.policy.confines_signals)
+            code = execute.serve_run(control, self.streams, self.policy.confines_signals)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -156,11 +158,11 @@ class Zygote:
             packet, given, _, _ = socket.recv_fds(agent, MAXIMUM_PACKET, 3)
             if not packet or told["event"] == "failed":
                 os._exit(code)
-            agent.close()
+            agent.detach()  # Its number becomes the control socket's.
             control = sandbox.take_descriptors(given)
             sandbox.begin_ahead(json.loads(packet)["cpu"])
             gc.enable()
-            code = execute.serve_run(control, self.policy.confines_signals)
+            code = execute.serve_run(control, self.streams, self.policy.confines_signals)
         except BaseException:  # noqa: BLE001
             traceback.print_exc()
         finally:
@@ -207,6 +209,22 @@ class Zygote:
 
     def tell(self, **message: Any) -> None:
         self.agent.send(json.dumps(message, separators=(",", ":")).encode())
+
+
+def make_streams() -> execute.Streams:
+    """With pipes in the places of standard output and error for the moment."""
+    pipe = os.pipe2(os.O_CLOEXEC)
+    kept = {place: os.dup(place) for place in (1, 2)}
+    for place in kept:
+        os.dup2(pipe[1], place)
+    try:
+        return execute.Streams()
+    finally:
+        for place, before in kept.items():
+            os.dup2(before, place)
+            os.close(before)
+        for end in pipe:
+            os.close(end)
 
 
 def kill(group: int) -> None:
@@ -256,7 +274,8 @@ def interpreter_folders() -> list[str]:
 
 
 def main(configuration: dict[str, Any]) -> None:
-    agent = socket.socket(fileno=os.dup(0))
+    agent = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, sandbox.CONTROL + 1))
+    # Stays open: it is number 3 if that was free, so from here on nothing arrives in the places that a run's descriptors take.
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -277,6 +296,7 @@ def main(configuration: dict[str, Any]) -> None:
             "limits": policy.limits,
             "anonymous": anonymous(),
         }
+        sandbox.enter_zygote(policy)
     except BaseException as error:  # noqa: BLE001 - told to the agent, which decides when to try again
         traceback.print_exc()
         agent.send(json.dumps({"event": "failed", "message": f"{type(error).__name__}: {error}"[:4096]}).encode())
