@@ -185,12 +185,12 @@ fn unseen(name: &str, workflow: &MamlWorkflow) -> Explanation {
         summary: if seen {
             format!("{name} is under way")
         } else {
-            format!("{name} waits, and nothing says yet for what")
+            format!("{name} waits or has just begun: its status says nothing yet")
         },
         reason: reasons::PENDING.to_owned(),
         details: Vec::new(),
         heads: Vec::new(),
-        help: (!seen).then(|| "in a long queue that takes a while: chimera head status shows who is busy; otherwise, is the controller running, and does it watch this namespace?".to_owned()),
+        help: (!seen).then(|| "a run is told of when it is over, or has gone on for a second; in a long queue that takes a while: chimera head status shows who is busy. Otherwise, is the controller running, and does it watch this namespace?".to_owned()),
     }
 }
 
@@ -274,7 +274,7 @@ mod tests {
         let scheduled = ("Scheduled", "True", "HeadAssigned", "");
         let complete = ("Complete", "True", "Finished", "");
         let cases: &[(&[(&str, &str, &str, &str)], &str)] = &[
-            (&[], "w waits, and nothing says yet for what"),
+            (&[], "w waits or has just begun: its status says nothing yet"),
             (
                 &[("Accepted", "False", "DocumentInvalid", "2:1: no id"), complete],
                 "w was refused: DocumentInvalid",
