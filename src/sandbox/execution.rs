@@ -202,7 +202,7 @@ impl Running {
         let mut outbox = Outbox::of(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
-        let mut lookout = Lookout::new(&place.together);
+        let mut lookout = Lookout::new(&place.together, place.workers.glances());
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut control_open) = (Frames::default(), true);
         let mut out = Tap::new(&mut self.stdout, Stream::Stdout, stdout);

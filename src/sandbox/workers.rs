@@ -12,6 +12,7 @@ mod supervisor;
 mod wire;
 
 use crate::folder::Folders;
+use crate::glance::{Glance, Glances};
 use crate::policy::Policy;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -203,6 +204,7 @@ pub struct Workers {
     state: watch::Receiver<State>,
     mends: watch::Receiver<Vec<Mend>>,
     tokens: AtomicU64,
+    glances: Glances,
 }
 
 impl Workers {
@@ -218,6 +220,7 @@ impl Workers {
             state,
             mends,
             tokens: AtomicU64::new(1),
+            glances: Glances::new(),
         }
     }
 
@@ -249,6 +252,11 @@ impl Workers {
             known,
             ended,
         }
+    }
+
+    /// At the machine, the same for all runs under way.
+    pub(crate) fn glances(&self) -> watch::Receiver<Glance> {
+        self.glances.follow()
     }
 
     /// Has the zygote replaced.
