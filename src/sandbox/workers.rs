@@ -11,14 +11,13 @@ mod session;
 mod supervisor;
 mod wire;
 
-use crate::folder::Folders;
+use crate::folder::{Folder, Folders};
 use crate::glance::{Glance, Glances};
 use crate::policy::Policy;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -158,7 +157,7 @@ pub enum Ending {
 #[derive(Debug, Default)]
 struct Known {
     group: AtomicI32,
-    folder: OnceLock<PathBuf>,
+    folder: OnceLock<Folder>,
 }
 
 /// A run's processes.
@@ -177,9 +176,9 @@ impl Child {
         Some(self.known.group.load(Ordering::Acquire)).filter(|group| *group > 0)
     }
 
-    /// The run's folder, once it has one. Whoever began the run removes it.
-    pub fn folder(&self) -> Option<&Path> {
-        self.known.folder.get().map(PathBuf::as_path)
+    /// The run's folder, once it has one. Whoever began the run removes it, or gives it back.
+    pub fn folder(&self) -> Option<&Folder> {
+        self.known.folder.get()
     }
 
     /// Ends every process of the run.
@@ -205,6 +204,7 @@ pub struct Workers {
     mends: watch::Receiver<Vec<Mend>>,
     tokens: AtomicU64,
     glances: Glances,
+    folders: Option<Folders>,
 }
 
 impl Workers {
@@ -213,6 +213,10 @@ impl Workers {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(State::Starting);
         let (mends_sender, mends) = watch::channel(Vec::new());
+        let folders = configuration
+            .policy
+            .confines()
+            .then(|| configuration.folders.clone());
         let supervisor = supervisor::Supervisor::new(configuration, state_sender, mends_sender);
         tokio::spawn(supervisor.supervise(receiver));
         Self {
@@ -221,6 +225,7 @@ impl Workers {
             mends,
             tokens: AtomicU64::new(1),
             glances: Glances::new(),
+            folders,
         }
     }
 
@@ -252,6 +257,11 @@ impl Workers {
             known,
             ended,
         }
+    }
+
+    /// Where to give folders back. Nowhere when runs are not confined: processes of theirs may outlive them.
+    pub(crate) fn folders(&self) -> Option<&Folders> {
+        self.folders.as_ref()
     }
 
     /// At the machine, the same for all runs under way.
