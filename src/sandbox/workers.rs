@@ -61,6 +61,8 @@ pub struct Ready {
     pub interpreter: String,
     /// Installed distributions, name to version.
     pub packages: BTreeMap<String, String>,
+    /// Over the packages, as [`packages_digest`](crate::environment::packages_digest) makes it.
+    pub packages_digest: String,
     /// Languages of code blocks that it can run, in order.
     pub languages: Vec<String>,
     /// Whether its children are confined by landlock and seccomp.

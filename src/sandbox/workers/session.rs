@@ -4,6 +4,7 @@ use super::pool::{Pool, Told};
 use super::pulse::Pulse;
 use super::wire::{Account, FromZygote, PACKET, ToZygote, Wire};
 use super::{Begin, Configuration, Ending, Known, Ready, Warmth, interpreter};
+use crate::environment::packages_digest;
 use crate::folder::{Folders, remove_tree};
 use rustix::process::{
     Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid, waitpid,
@@ -379,6 +380,7 @@ impl Session {
         let packages = std::mem::take(&mut self.ready.packages);
         self.ready = Ready {
             interpreter: account.interpreter,
+            packages_digest: packages_digest(&packages),
             packages,
             languages: account.languages,
             confined: account.confined,
