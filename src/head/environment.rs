@@ -1,7 +1,6 @@
 //! What this head runs documents with, as it tells the controller: interpreter, packages, languages, devices.
 
 use head_proto::Environment;
-use sandbox::environment::packages_digest;
 use sandbox::workers::Ready;
 
 /// The environment as the zygote and the GPU's driver told it; `memory` is what one run may use, in bytes.
@@ -9,7 +8,7 @@ pub fn of(ready: &Ready, memory: u64, cuda: String) -> Environment {
     Environment {
         interpreter: ready.interpreter.clone(),
         packages: ready.packages.clone(),
-        packages_digest: packages_digest(&ready.packages),
+        packages_digest: ready.packages_digest.clone(),
         languages: ready.languages.clone(),
         landlock_abi: ready.landlock_abi,
         cuda,

@@ -1,6 +1,5 @@
 //! What is sworn to after a run, signed with a key that the caller keeps.
 
-use crate::environment::packages_digest;
 use crate::execution::Outcome;
 use crate::workers::Ready;
 use crypto::attestation::{self, Attestation, Environment, Error, GpuSecondsFrom, Isolation, Unit};
@@ -64,7 +63,7 @@ pub fn attest(
         devices: machine.devices.clone(),
         environment: Environment {
             interpreter: ready.interpreter.clone(),
-            packages_digest: packages_digest(&ready.packages),
+            packages_digest: ready.packages_digest.clone(),
             image_digest: machine.image_digest.clone(),
             languages: ready.languages.clone(),
         },

@@ -22,7 +22,6 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::Path;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -102,7 +101,7 @@ pub async fn execute(
                     &mut sink,
                 )
                 .await;
-            running.clean_up().await;
+            running.clean_up(place).await;
             result
         }
         Err(error) => Err(error),
@@ -157,6 +156,8 @@ struct Running {
     control: UnixStream,
     stdout: pipe::Receiver,
     stderr: pipe::Receiver,
+    /// Whether it is certain that no process of the run is left.
+    over: bool,
 }
 
 fn begin(place: Place<'_>, job: &Job) -> io::Result<Running> {
@@ -181,6 +182,7 @@ fn begin(place: Place<'_>, job: &Job) -> io::Result<Running> {
         control,
         stdout,
         stderr,
+        over: false,
     })
 }
 
@@ -202,7 +204,7 @@ impl Running {
         let mut outbox = Outbox::of(job);
         let deadline = Instant::now() + job.time_limit;
         let mut kill_deadline = None;
-        let mut lookout = Lookout::new(&place.together);
+        let mut lookout = Lookout::new(&place.together, place.workers.glances());
         let (mut reader, mut writer) = self.control.split();
         let (mut frames, mut control_open) = (Frames::default(), true);
         let mut out = Tap::new(&mut self.stdout, Stream::Stdout, stdout);
@@ -295,15 +297,21 @@ impl Running {
                 }
             }
         }
+        self.over = matches!(ending, Some(Ending::Exited(_) | Ending::Signalled(_)));
         verdict.unwrap_or_else(|| Err(cause_of(ending.unwrap_or(Ending::Lost), progress.entered)))
     }
 
     /// Nothing of the run remains.
-    async fn clean_up(self) {
-        let Some(folder) = self.child.folder().map(Path::to_owned) else {
+    async fn clean_up(self, place: Place<'_>) {
+        let Some(folder) = self.child.folder().cloned() else {
             return;
         };
-        let removed = tokio::task::spawn_blocking(move || remove_tree(&folder)).await;
+        let folders = place.workers.folders().filter(|_| self.over).cloned();
+        let removed = tokio::task::spawn_blocking(move || match folders {
+            Some(folders) => folders.give_back(&folder),
+            None => remove_tree(folder.path()),
+        });
+        let removed = removed.await;
         if let Ok(Err(error)) = removed {
             tracing::error!(%error, "a run's folder cannot be removed");
         }
@@ -334,7 +342,7 @@ fn look_closer(lookout: &mut Lookout, place: Place<'_>, child: &Child) {
     let (Some(group), Some(folder)) = (child.group(), child.folder()) else {
         return;
     };
-    let (folder, enough) = (folder.to_owned(), place.together.memory);
+    let (folder, enough) = (folder.path().to_owned(), place.together.memory);
     lookout.begin(move || consumption::of_group(group, inherited, enough, &folder));
 }
 

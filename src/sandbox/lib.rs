@@ -10,6 +10,7 @@ mod dialogue;
 pub mod environment;
 pub mod execution;
 pub mod folder;
+mod glance;
 pub mod job;
 mod limit;
 pub mod lines;

@@ -1,16 +1,15 @@
 //! When a run is to be looked at: every so often, and at once when the machine has suddenly many more tasks or much less memory.
 
 use crate::consumption::Consumption;
+use crate::glance::Glance;
+use std::io;
 use std::time::Duration;
-use std::{fs, io};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// Short runs are never looked at.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
+/// Short runs are never looked at without a cause.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often the machine's tasks are counted.
-const GLANCE_INTERVAL: Duration = Duration::from_millis(20);
 /// A run with this many processes and threads may be about to have many more: it is looked at more often.
 const MANY_TASKS: u64 = 32;
 const BRISK_INTERVAL: Duration = Duration::from_millis(25);
@@ -33,7 +32,7 @@ pub(crate) enum Cause {
 #[derive(Debug)]
 pub(crate) struct Lookout {
     looks: Interval,
-    glances: Interval,
+    glances: watch::Receiver<Glance>,
     crowd: Crowd,
     room: Room,
     /// A look under way on another thread, which may have to wait for its turn behind everything that a run has forked.
@@ -41,12 +40,15 @@ pub(crate) struct Lookout {
 }
 
 impl Lookout {
-    /// From the start of a run that may use so much.
-    pub(crate) fn new(allowed: &Consumption) -> Self {
+    /// From the start of a run that may use so much, on a machine that is glanced at.
+    pub(crate) fn new(allowed: &Consumption, glances: watch::Receiver<Glance>) -> Self {
+        let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let now = *glances.borrow();
         Self {
-            looks: every(LOOK_INTERVAL, FIRST_LOOK),
-            glances: every(GLANCE_INTERVAL, GLANCE_INTERVAL),
-            crowd: Crowd::now(),
+            looks,
+            crowd: Crowd::at(now),
+            glances,
             room: Room::new(allowed.memory / PART_OF_MEMORY),
             looking: None,
         }
@@ -69,11 +71,12 @@ impl Lookout {
                         return Cause::Seen(used);
                     }
                 }
-                _ = self.glances.tick() => {
-                    if self.crowd.has_grown() {
+                Ok(()) = self.glances.changed() => {
+                    let glance = *self.glances.borrow_and_update();
+                    if self.crowd.has_grown(glance) {
                         return Cause::Crowd;
                     }
-                    if self.looking.is_none() && self.room.has_shrunk() {
+                    if self.looking.is_none() && self.room.has_shrunk(glance) {
                         return Cause::Time;
                     }
                 }
@@ -87,19 +90,14 @@ impl Lookout {
             self.looks.reset_after(BRISK_INTERVAL);
         } else {
             // Whoever has so many processes now: it is not this run.
-            self.crowd = Crowd::now();
+            let now = *self.glances.borrow();
+            self.crowd = Crowd::at(now);
         }
     }
 }
 
-fn every(period: Duration, first: Duration) -> Interval {
-    let mut interval = interval_at(Instant::now() + first, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
-
-/// Notices that the machine has many more tasks than a while ago, which costs one small read: a storm of forks must be
-/// seen before it takes the processor from whoever is to end it, and the kernel's own limit does not count for root.
+/// Notices that the machine has many more tasks than a while ago: a storm of forks must be seen before it takes the processor
+/// from whoever is to end it, and the kernel's own limit does not count for root.
 #[derive(Debug)]
 struct Crowd {
     base: u64,
@@ -109,16 +107,16 @@ impl Crowd {
     /// New tasks of the machine that are worth a look.
     const MANY: u64 = 48;
 
-    /// As it is now.
-    fn now() -> Self {
+    /// From now on. Where the tasks are unknown, those of the next glance are the first.
+    fn at(now: Glance) -> Self {
         Self {
-            base: tasks_of_the_machine().unwrap_or(u64::MAX),
+            base: now.tasks.unwrap_or(u64::MAX),
         }
     }
 
     /// Whether it has grown by many.
-    fn has_grown(&mut self) -> bool {
-        let Some(tasks) = tasks_of_the_machine() else {
+    fn has_grown(&mut self, now: Glance) -> bool {
+        let Some(tasks) = now.tasks else {
             return false;
         };
         self.base = self.base.min(tasks);
@@ -126,8 +124,8 @@ impl Crowd {
     }
 }
 
-/// Notices that the machine has much less memory than at the last look, which costs one small read too: many processes together
-/// take more between two looks than a pod has left.
+/// Notices that the machine has much less memory than at the last look: many processes together take more between two looks
+/// than a pod has left.
 #[derive(Debug)]
 struct Room {
     /// None until the first glance.
@@ -142,44 +140,79 @@ impl Room {
     }
 
     /// Whether it has shrunk by much.
-    fn has_shrunk(&mut self) -> bool {
-        let Some(now) = available_memory() else {
+    fn has_shrunk(&mut self, now: Glance) -> bool {
+        let Some(memory) = now.memory else {
             return false;
         };
-        self.base.get_or_insert(now).saturating_sub(now) > self.much
+        self.base.get_or_insert(memory).saturating_sub(memory) > self.much
     }
-}
-
-/// What the machine could still give away, in bytes: proc_meminfo(5).
-fn available_memory() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kilobytes.checked_mul(1024)
-}
-
-/// The fourth field of proc_loadavg(5): tasks that run, and all tasks.
-fn tasks_of_the_machine() -> Option<u64> {
-    let text = fs::read_to_string("/proc/loadavg").ok()?;
-    let (_, tasks) = text.split_ascii_whitespace().nth(3)?.split_once('/')?;
-    tasks.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::timeout;
 
-    #[test]
-    fn the_machine_has_tasks() {
-        assert!(tasks_of_the_machine().unwrap() > 1);
-        assert!(Crowd { base: 0 }.has_grown() || tasks_of_the_machine().unwrap() <= Crowd::MANY);
+    const FREE: u64 = 1 << 30;
+    const MOST: u64 = 1 << 20;
+
+    fn glance(tasks: u64, memory: u64) -> Glance {
+        Glance {
+            tasks: Some(tasks),
+            memory: Some(memory),
+        }
     }
 
-    #[test]
-    fn the_machine_has_memory() {
-        assert!(available_memory().unwrap() > 0);
-        let room = |base| Room { base, much: 1 << 20 };
-        assert!(room(Some(u64::MAX)).has_shrunk());
-        assert!(!room(Some(0)).has_shrunk() && !room(None).has_shrunk());
+    fn lookout(now: Glance) -> (watch::Sender<Glance>, Lookout) {
+        let allowed = Consumption {
+            memory: MOST * PART_OF_MEMORY,
+            ..Consumption::default()
+        };
+        let (sender, glances) = watch::channel(now);
+        (sender, Lookout::new(&allowed, glances))
+    }
+
+    #[tokio::test]
+    async fn a_run_is_looked_at_every_quarter_of_a_second_and_nothing_else_is_a_cause_on_a_calm_machine() {
+        let (_sender, mut lookout) = lookout(glance(100, FREE));
+        let began = Instant::now();
+        for looks in 1..3 {
+            assert_eq!(lookout.due().await, Cause::Time);
+            assert!(began.elapsed() >= LOOK_INTERVAL * looks);
+        }
+    }
+
+    #[tokio::test]
+    async fn many_more_tasks_are_a_cause_at_once_and_only_once_when_they_are_not_the_runs() {
+        let (sender, mut lookout) = lookout(glance(100, FREE));
+        sender.send_replace(glance(101 + Crowd::MANY, FREE));
+        assert_eq!(lookout.due().await, Cause::Crowd);
+        lookout.seen(&Consumption::default());
+        sender.send_replace(glance(102 + Crowd::MANY, FREE));
+        assert_eq!(lookout.due().await, Cause::Time);
+    }
+
+    #[tokio::test]
+    async fn much_less_memory_than_at_the_first_glance_is_a_cause_at_once() {
+        let (sender, mut lookout) = lookout(glance(100, 2 * FREE));
+        lookout.looks.reset_after(Duration::from_hours(1));
+        for memory in [FREE, FREE - MOST] {
+            sender.send_replace(glance(100, memory));
+            assert!(timeout(Duration::from_millis(1), lookout.due()).await.is_err());
+        }
+        sender.send_replace(glance(100, FREE - MOST - 1));
+        assert_eq!(
+            timeout(Duration::from_secs(10), lookout.due()).await,
+            Ok(Cause::Time)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_tells_nothing_is_looked_at_all_the_same() {
+        let (sender, mut lookout) = lookout(Glance::default());
+        sender.send_replace(Glance::default());
+        assert_eq!(lookout.due().await, Cause::Time);
+        drop(sender);
+        assert_eq!(lookout.due().await, Cause::Time);
     }
 }

@@ -87,6 +87,11 @@ impl Policy {
         self
     }
 
+    /// Whether runs are kept to themselves.
+    pub(crate) fn confines(&self) -> bool {
+        self.confined
+    }
+
     /// Resource limits, a process group and an environment of its own, and nothing else: for machines that cannot
     /// confine a run, when the user has said that he trusts the document. Attestations say so.
     pub fn unconfined(limits: Limits, environment: BTreeMap<String, String>) -> Self {

@@ -11,13 +11,13 @@ mod session;
 mod supervisor;
 mod wire;
 
-use crate::folder::Folders;
+use crate::folder::{Folder, Folders};
+use crate::glance::{Glance, Glances};
 use crate::policy::Policy;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -61,6 +61,8 @@ pub struct Ready {
     pub interpreter: String,
     /// Installed distributions, name to version.
     pub packages: BTreeMap<String, String>,
+    /// Over the packages, as [`packages_digest`](crate::environment::packages_digest) makes it.
+    pub packages_digest: String,
     /// Languages of code blocks that it can run, in order.
     pub languages: Vec<String>,
     /// Whether its children are confined by landlock and seccomp.
@@ -157,7 +159,7 @@ pub enum Ending {
 #[derive(Debug, Default)]
 struct Known {
     group: AtomicI32,
-    folder: OnceLock<PathBuf>,
+    folder: OnceLock<Folder>,
 }
 
 /// A run's processes.
@@ -176,9 +178,9 @@ impl Child {
         Some(self.known.group.load(Ordering::Acquire)).filter(|group| *group > 0)
     }
 
-    /// The run's folder, once it has one. Whoever began the run removes it.
-    pub fn folder(&self) -> Option<&Path> {
-        self.known.folder.get().map(PathBuf::as_path)
+    /// The run's folder, once it has one. Whoever began the run removes it, or gives it back.
+    pub fn folder(&self) -> Option<&Folder> {
+        self.known.folder.get()
     }
 
     /// Ends every process of the run.
@@ -203,6 +205,8 @@ pub struct Workers {
     state: watch::Receiver<State>,
     mends: watch::Receiver<Vec<Mend>>,
     tokens: AtomicU64,
+    glances: Glances,
+    folders: Option<Folders>,
 }
 
 impl Workers {
@@ -211,6 +215,10 @@ impl Workers {
         let (requests, receiver) = mpsc::unbounded_channel();
         let (state_sender, state) = watch::channel(State::Starting);
         let (mends_sender, mends) = watch::channel(Vec::new());
+        let folders = configuration
+            .policy
+            .confines()
+            .then(|| configuration.folders.clone());
         let supervisor = supervisor::Supervisor::new(configuration, state_sender, mends_sender);
         tokio::spawn(supervisor.supervise(receiver));
         Self {
@@ -218,6 +226,8 @@ impl Workers {
             state,
             mends,
             tokens: AtomicU64::new(1),
+            glances: Glances::new(),
+            folders,
         }
     }
 
@@ -249,6 +259,16 @@ impl Workers {
             known,
             ended,
         }
+    }
+
+    /// Where to give folders back. Nowhere when runs are not confined: processes of theirs may outlive them.
+    pub(crate) fn folders(&self) -> Option<&Folders> {
+        self.folders.as_ref()
+    }
+
+    /// At the machine, the same for all runs under way.
+    pub(crate) fn glances(&self) -> watch::Receiver<Glance> {
+        self.glances.follow()
     }
 
     /// Has the zygote replaced.

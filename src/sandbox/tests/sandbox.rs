@@ -8,6 +8,8 @@
 mod bench;
 #[path = "sandbox/cuda.rs"]
 mod cuda;
+#[path = "sandbox/folders.rs"]
+mod folders;
 #[path = "sandbox/languages.rs"]
 mod languages;
 #[path = "sandbox/limits.rs"]

@@ -2,9 +2,9 @@
 
 use super::wire::{FromWorker, PACKET, ToWorker, Wire};
 use super::{Begin, Order};
+use crate::folder::Folder;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -31,7 +31,7 @@ pub(super) fn wanted(most: usize, first: Option<(u64, u64)>) -> usize {
 pub(super) struct Worker {
     pub(super) token: u64,
     pub(super) group: i32,
-    pub(super) folder: PathBuf,
+    pub(super) folder: Folder,
     wire: Arc<Wire>,
 }
 
@@ -92,7 +92,7 @@ impl Pool {
     }
 
     /// A worker has been asked for.
-    pub(super) fn come(&mut self, token: u64, wire: Wire, folder: PathBuf) {
+    pub(super) fn come(&mut self, token: u64, wire: Wire, folder: Folder) {
         let (wire, tell) = (Arc::new(wire), self.tell.clone());
         let worker = Worker {
             token,
@@ -126,7 +126,7 @@ impl Pool {
     }
 
     /// The folder of a worker that is gone.
-    pub(super) fn lose(&mut self, token: u64) -> Option<PathBuf> {
+    pub(super) fn lose(&mut self, token: u64) -> Option<Folder> {
         let lost = self.coming.remove(&token).or_else(|| {
             let place = self.warm.iter().position(|worker| worker.token == token)?;
             self.warm.remove(place)
@@ -161,8 +161,8 @@ impl Pool {
     }
 
     /// Folders of workers without a run.
-    pub(super) fn folders(&self) -> impl Iterator<Item = &Path> {
-        self.workers().map(|worker| worker.folder.as_path())
+    pub(super) fn folders(&self) -> impl Iterator<Item = &Folder> {
+        self.workers().map(|worker| &worker.folder)
     }
 }
 

@@ -4,6 +4,7 @@ use super::pool::{Pool, Told};
 use super::pulse::Pulse;
 use super::wire::{Account, FromZygote, PACKET, ToZygote, Wire};
 use super::{Begin, Configuration, Ending, Known, Ready, Warmth, interpreter};
+use crate::environment::packages_digest;
 use crate::folder::{Folders, remove_tree};
 use rustix::process::{
     Pid, Signal, WaitOptions, kill_process, kill_process_group, test_kill_process_group, waitpgid, waitpid,
@@ -169,7 +170,7 @@ impl Session {
             let _ = run.ended.send(Ending::Lost);
         }
         for folder in self.pool.iter().flat_map(Pool::folders) {
-            let _ = remove_tree(folder);
+            let _ = remove_tree(folder.path());
         }
         reap(groups).await;
     }
@@ -267,7 +268,7 @@ impl Session {
             pool.wait(begin);
             return self.dispatch().await;
         }
-        let folder = match self.folders.make() {
+        let folder = match self.folders.take() {
             Ok(folder) => folder,
             Err(error) => {
                 let cause = format!("the run's folder cannot be made: {error}");
@@ -284,7 +285,7 @@ impl Session {
         let folder = known.folder.get_or_init(|| folder);
         let request = ToZygote::Run {
             token,
-            folder,
+            folder: folder.path(),
             cpu: order.cpu_seconds,
         };
         let descriptors = [&order.control, &order.stdout, &order.stderr];
@@ -328,14 +329,14 @@ impl Session {
         while let Some(token) = self.pool.as_mut().and_then(Pool::missing) {
             let folder = self
                 .folders
-                .make()
+                .take()
                 .map_err(|error| Over(format!("a worker's folder cannot be made: {error}")))?;
             let (wire, theirs) = Wire::pair()?;
             self.wire
                 .send(
                     &ToZygote::Warm {
                         token,
-                        folder: &folder,
+                        folder: folder.path(),
                     },
                     &[&theirs],
                 )
@@ -379,6 +380,7 @@ impl Session {
         let packages = std::mem::take(&mut self.ready.packages);
         self.ready = Ready {
             interpreter: account.interpreter,
+            packages_digest: packages_digest(&packages),
             packages,
             languages: account.languages,
             confined: account.confined,
@@ -401,7 +403,7 @@ impl Session {
             let ending = signal.map_or(Ending::Exited(code.unwrap_or_default()), Ending::Signalled);
             let _ = run.ended.send(ending);
         } else if let Some(folder) = self.pool.as_mut().and_then(|pool| pool.lose(token)) {
-            let _ = remove_tree(&folder);
+            let _ = remove_tree(folder.path());
             return Err(Over("a worker ended before it had a run".into()));
         }
         Ok(())

@@ -37,7 +37,7 @@ async fn assert_clean(head: &Testbed) {
         head.run("result = 'fine'", "{}").await.outputs,
         json!({"result": "fine"})
     );
-    assert!(std::fs::read_dir(&head.runs).unwrap().next().is_none());
+    assert_eq!(head.left_in_folders(), None);
     assert!(head.agent.status().ready);
 }
 

@@ -13,13 +13,14 @@ use head_proto::{Finished, HeadStatus, RunEvent, RunRequest, WatchRequest, outpu
 use hyper_util::rt::TokioIo;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustix::fs::{Dir, Mode, OFlags};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -108,7 +109,30 @@ impl Ran {
     }
 }
 
+/// Counted without a trace, so that later runs get a folder that was counted.
+fn entries(folder: &Path) -> rustix::io::Result<usize> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME;
+    let names = Dir::new(rustix::fs::open(folder, flags, Mode::empty())?)?;
+    let counted = names.filter(|name| {
+        name.as_ref()
+            .is_ok_and(|name| ![c".", c".."].contains(&name.file_name()))
+    });
+    Ok(counted.count())
+}
+
 impl Testbed {
+    /// What lies in the folder of runs beside folders kept for later ones, which have no more than empty parts in them.
+    pub fn left_in_folders(&self) -> Option<PathBuf> {
+        let holds_nothing = |folder: &PathBuf| {
+            let parts = ["work", "home", "tmp"].map(|part| entries(&folder.join(part)));
+            (entries(folder), parts) == (Ok(3), [const { Ok(0) }; 3])
+        };
+        let mut folders = std::fs::read_dir(&self.runs)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        folders.find(|folder| !holds_nothing(folder))
+    }
+
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
