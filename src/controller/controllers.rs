@@ -52,7 +52,7 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two receipts that are verified: the audit must not take the API server away from runs.
 const AUDIT_PAUSE: Duration = Duration::from_millis(40);
 /// The same while runs are under way.
-const AUDIT_PAUSE_BESIDE_RUNS: Duration = Duration::from_millis(500);
+const AUDIT_PAUSE_BESIDE_RUNS: Duration = Duration::from_secs(2);
 
 /// The tasks of the process.
 #[derive(Default)]
