@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, sleep_until};
 
 /// Short runs are never looked at without a cause.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
@@ -31,7 +31,8 @@ pub(crate) enum Cause {
 /// Says when to look at one run.
 #[derive(Debug)]
 pub(crate) struct Lookout {
-    looks: Interval,
+    /// The next look, whatever the glances show.
+    next: Instant,
     glances: watch::Receiver<Glance>,
     crowd: Crowd,
     room: Room,
@@ -42,11 +43,9 @@ pub(crate) struct Lookout {
 impl Lookout {
     /// From the start of a run that may use so much, on a machine that is glanced at.
     pub(crate) fn new(allowed: &Consumption, glances: watch::Receiver<Glance>) -> Self {
-        let mut looks = interval_at(Instant::now() + LOOK_INTERVAL, LOOK_INTERVAL);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = *glances.borrow();
         Self {
-            looks,
+            next: Instant::now() + LOOK_INTERVAL,
             crowd: Crowd::at(now),
             glances,
             room: Room::new(allowed.memory / PART_OF_MEMORY),
@@ -64,7 +63,10 @@ impl Lookout {
     pub(crate) async fn due(&mut self) -> Cause {
         loop {
             tokio::select! {
-                _ = self.looks.tick(), if self.looking.is_none() => return Cause::Time,
+                () = sleep_until(self.next), if self.looking.is_none() => {
+                    self.next = Instant::now() + LOOK_INTERVAL;
+                    return Cause::Time;
+                }
                 used = async { self.looking.as_mut()?.await.ok()?.ok() }, if self.looking.is_some() => {
                     self.looking = None;
                     if let Some(used) = used {
@@ -87,7 +89,8 @@ impl Lookout {
     /// Takes what the look has shown.
     pub(crate) fn seen(&mut self, used: &Consumption) {
         if used.tasks > MANY_TASKS {
-            self.looks.reset_after(BRISK_INTERVAL);
+            // Never later than it was to be: a crowd that stays is told of by every glance.
+            self.next = self.next.min(Instant::now() + BRISK_INTERVAL);
         } else {
             // Whoever has so many processes now: it is not this run.
             let now = *self.glances.borrow();
@@ -193,9 +196,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_crowd_that_stays_and_is_the_runs_is_looked_at_closely_before_long() {
+        let (sender, mut lookout) = lookout(glance(100, FREE));
+        let crowd = Consumption {
+            tasks: MANY_TASKS + 1,
+            ..Consumption::default()
+        };
+        let looked_at_closely = async {
+            loop {
+                sender.send_replace(glance(101 + Crowd::MANY, FREE));
+                match lookout.due().await {
+                    Cause::Crowd => lookout.seen(&crowd),
+                    cause => return cause,
+                }
+                tokio::time::sleep(BRISK_INTERVAL / 2).await;
+            }
+        };
+        let cause = timeout(Duration::from_secs(10), looked_at_closely).await;
+        assert_eq!(cause, Ok(Cause::Time));
+    }
+
+    #[tokio::test]
     async fn much_less_memory_than_at_the_first_glance_is_a_cause_at_once() {
         let (sender, mut lookout) = lookout(glance(100, 2 * FREE));
-        lookout.looks.reset_after(Duration::from_hours(1));
+        lookout.next += Duration::from_hours(1);
         for memory in [FREE, FREE - MOST] {
             sender.send_replace(glance(100, memory));
             assert!(timeout(Duration::from_millis(1), lookout.due()).await.is_err());
