@@ -27,7 +27,10 @@ use crypto::DigestSet;
 use head_proto::{RunRequest, SpecificationFile};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, ResourceExt as _, runtime::controller::Action, runtime::reflector::ObjectRef};
+use kube::{
+    Api, ResourceExt as _, core::PartialObjectMeta, runtime::controller::Action,
+    runtime::reflector::ObjectRef,
+};
 
 use crate::{
     apply::{apply_status, delete},
@@ -115,6 +118,10 @@ async fn observe<'a>(
         .status
         .as_ref()
         .is_some_and(|shown| is_current(workflow, shown) && is_true(&shown.conditions, COMPLETE));
+    if complete {
+        // A predecessor's, which did not come to tell the Lease.
+        context.claims.settle(&uid);
+    }
     if complete && matches!(run, RunState::Concluded) {
         context.runs.forget(&uid);
     }
@@ -151,15 +158,10 @@ async fn observe<'a>(
 /// What is known of the current run of which this process remembers nothing: what its status says, and what the Lease does.
 pub fn known_status(context: &Context, workflow: &MamlWorkflow) -> MamlWorkflowStatus {
     let status = current_status(workflow);
-    let uid = workflow.uid().unwrap_or_default();
-    let Some(claim) = context.claims.of(&uid) else {
-        return status;
-    };
-    let known = claim.told_by(status.clone(), workflow);
-    if known == status {
-        context.claims.settle(&uid);
+    match context.claims.of(&workflow.uid().unwrap_or_default()) {
+        Some(claim) => claim.told_by(status, workflow),
+        None => status,
     }
-    known
 }
 
 /// The attempt that is about to start, if the pod that was made for it has failed.
@@ -267,20 +269,37 @@ async fn write_wait(
 /// Writes a status that says more than the last one did, unless the workflow was changed or deleted meanwhile: that change
 /// brings it back here.
 async fn show(scope: &Scope, workflow: &MamlWorkflow, status: MamlWorkflowStatus) -> Result<(), CallError> {
+    let Some(written) = write_status(scope, workflow, &status).await? else {
+        return Ok(());
+    };
     let context = &scope.context;
     let uid = workflow.uid().unwrap_or_default();
-    let room = context.fleet.room();
-    let version = room.take_version(&uid, workflow.metadata.resource_version.as_deref());
-    let written = match apply_status(&context.client, workflow, &status, version.as_deref()).await {
-        Err(error) if error.is_conflict() || error.is_not_found() => return Ok(()),
-        written => written?,
-    };
-    context.claims.settle(&uid);
     if let (Some(before), Some(after)) = (workflow.resource_version(), written.resource_version()) {
-        room.wrote(&uid, before, after);
+        context.fleet.room().wrote(&uid, before, after);
     }
     context.runs.shown(&uid, status);
     Ok(())
+}
+
+/// Writes a status upon what was seen of the workflow, or upon this process's own last write of it; it tells of the run's
+/// claim from then on. `None` when somebody else changed or deleted the workflow meanwhile.
+async fn write_status(
+    scope: &Scope,
+    workflow: &MamlWorkflow,
+    status: &MamlWorkflowStatus,
+) -> Result<Option<PartialObjectMeta<MamlWorkflow>>, CallError> {
+    let context = &scope.context;
+    let uid = workflow.uid().unwrap_or_default();
+    let seen = workflow.metadata.resource_version.as_deref();
+    let version = context.fleet.room().take_version(&uid, seen);
+    match apply_status(&context.client, workflow, status, version.as_deref()).await {
+        Err(error) if error.is_conflict() || error.is_not_found() => Ok(None),
+        written => {
+            let written = written?;
+            context.claims.settle(&uid);
+            Ok(Some(written))
+        }
+    }
 }
 
 /// When it was created.
@@ -426,30 +445,10 @@ async fn claim(
     let uid = workflow.uid().unwrap_or_default();
     // The attempts before this one are told of in the status alone.
     let in_lease = start.attempt == 1 && context.claims.claim(&uid, claim).await;
-    if in_lease || write_claim(scope, workflow, &status).await? {
+    if in_lease || write_status(scope, workflow, &status).await?.is_some() {
         Ok(Some((status, request)))
     } else {
         Ok(None)
-    }
-}
-
-/// Writes a claim in the status. `false` when somebody changed the workflow meanwhile.
-async fn write_claim(
-    scope: &Scope,
-    workflow: &MamlWorkflow,
-    status: &MamlWorkflowStatus,
-) -> Result<bool, CallError> {
-    let context = &scope.context;
-    let uid = workflow.uid().unwrap_or_default();
-    let seen = workflow.metadata.resource_version.as_deref();
-    let version = context.fleet.room().take_version(&uid, seen);
-    match apply_status(&context.client, workflow, status, version.as_deref()).await {
-        Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
-        written => {
-            written?;
-            context.claims.settle(&uid);
-            Ok(true)
-        }
     }
 }
 
