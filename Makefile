@@ -12,6 +12,11 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 STATIC := x86_64-unknown-linux-musl
 PROGRAMS := chimera-controller chimera-head chimera
 BIN := $(CACHE)/static/$(STATIC)/release
+# The first goal decides what the machine has to have; the goals that are not listed need what the tests need.
+GOAL := $(or $(firstword $(filter programs check generate unit demo test bench,$(MAKECMDGOALS))),test)
+steps_demo := requirements programs cluster images chart
+steps_test := requirements clippy unit programs cluster images chart e2e
+export CHIMERA_STEPS := $(steps_$(GOAL))
 
 .PHONY: help
 help: ## What can be made
@@ -38,6 +43,14 @@ generate: tools ## Writes crds/, the chart's copies, manifests/ and docs/referen
 	@source e2e/environment
 	cargo xtask generate
 
+.PHONY: cluster
+cluster: tools
+	@if [[ -z $${KUBECONFIG:-} ]]; then setup/step cluster e2e/cluster/up; fi
+
+.PHONY: preflight
+preflight: ## What this machine lacks for make demo; changes nothing
+	@setup/requirements demo --check
+
 .PHONY: cluster-up
 cluster-up: ## A local Kubernetes; at once when it is up
 	@e2e/cluster/up >/dev/null
@@ -47,12 +60,12 @@ cluster-down: ## Ends the local Kubernetes and leaves nothing behind
 	@e2e/cluster/down
 
 .PHONY: images
-images: programs ## Builds the container images and hands them to the cluster
+images: programs cluster ## Builds the container images and hands them to the cluster
 	@source e2e/environment
 	if [[ -n $${CHIMERA_LOCAL_CLUSTER:-} ]]; then
-	  e2e/timed "images" images/build "$(BIN)"
+	  setup/step images images/build "$(BIN)"
 	elif [[ -n $${CHIMERA_REGISTRY:-} ]]; then
-	  e2e/timed "images" images/build "$(BIN)" --push "$$CHIMERA_REGISTRY"
+	  setup/step images images/build "$(BIN)" --push "$$CHIMERA_REGISTRY"
 	else
 	  printf 'warning: the nodes of this cluster must hold localhost/chimera*:dev already\nhint: set CHIMERA_REGISTRY to a registry that they pull from and that you may push to\n' >&2
 	fi
@@ -60,7 +73,7 @@ images: programs ## Builds the container images and hands them to the cluster
 .PHONY: check
 check: tools ## Format, lints, licences and advisories, generated files, dependency rules
 	@cargo fmt --all --check
-	cargo clippy -q --workspace --all-targets -- -D warnings
+	setup/step clippy cargo clippy --workspace --all-targets -- -D warnings
 	cargo check -q -p chimera-maml --target wasm32-unknown-unknown
 	e2e/dependencies
 	e2e/licences
@@ -68,7 +81,7 @@ check: tools ## Format, lints, licences and advisories, generated files, depende
 
 .PHONY: unit
 unit: tools ## Tests that need no cluster
-	@cargo test -q --workspace --exclude e2e
+	@setup/step unit cargo test --workspace --exclude e2e
 
 .PHONY: chart
 chart: tools ## Renders the chart and checks its rules
@@ -77,19 +90,19 @@ chart: tools ## Renders the chart and checks its rules
 
 .PHONY: install
 install: images ## Installs or upgrades the chart in the cluster
-	@e2e/timed "chart" e2e/install "$(BIN)"
+	@setup/step chart e2e/install "$(BIN)"
 
 .PHONY: e2e
 e2e: install ## Tests on the cluster
 	@source e2e/environment
 	export CHIMERA_BIN="$(BIN)/chimera"
-	cargo test -q -p e2e -- --test-threads=4
+	setup/step e2e cargo test -p e2e -- --test-threads=4
 
 .PHONY: programs
 programs: tools
-	@e2e/timed "programs" cargo build -q --release --target-dir "$(CACHE)/static" --target $(STATIC) $(PROGRAMS:%=-p %)
+	@setup/step programs cargo build --release --target-dir "$(CACHE)/static" --target $(STATIC) $(PROGRAMS:%=-p %)
 
 .PHONY: tools
 tools:
-	@e2e/requirements
+	@printf "[1/$(words $(CHIMERA_STEPS))] requirements\n" >&2; setup/requirements $(GOAL)
 	e2e/freshness "$(CARGO_TARGET_DIR)" "$(CACHE)/static"
