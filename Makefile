@@ -15,7 +15,7 @@ BIN := $(CACHE)/static/$(STATIC)/release
 # The first goal decides what the machine has to have; the goals that are not listed need what the tests need.
 GOAL := $(or $(firstword $(filter programs check generate unit demo test bench,$(MAKECMDGOALS))),test)
 steps_demo := requirements programs cluster images chart
-steps_test := requirements clippy unit programs cluster images chart e2e
+steps_test := requirements clippy cargo-deny unit cluster programs images chart e2e
 export CHIMERA_STEPS := $(steps_$(GOAL))
 
 .PHONY: help
@@ -39,7 +39,7 @@ bench: install ## Run latency and throughput on the cluster
 	cargo bench -q -p chimera-maml
 
 .PHONY: generate
-generate: tools ## Writes crds/, the chart's copies, manifests/ and docs/reference/
+generate: cluster ## Writes crds/, the chart's copies, manifests/ and docs/reference/
 	@source e2e/environment
 	cargo xtask generate
 
@@ -84,7 +84,7 @@ unit: tools ## Tests that need no cluster
 	@setup/step unit cargo test --workspace --exclude e2e
 
 .PHONY: chart
-chart: tools ## Renders the chart and checks its rules
+chart: cluster ## Renders the chart and checks its rules
 	@source e2e/environment
 	charts/chimera/tests/run
 
