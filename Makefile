@@ -16,6 +16,9 @@ BIN := $(CACHE)/static/$(STATIC)/release
 GOAL := $(or $(firstword $(filter programs check generate unit demo test bench,$(MAKECMDGOALS))),test)
 steps_demo := requirements programs cluster images chart
 steps_test := requirements clippy cargo-deny unit cluster programs images chart e2e
+# The demo and the default heads use these; the tests name two more, one of them with PyTorch.
+demo_images := --only controller --only head-cpu --only cli
+images_of_goal := $(if $(filter demo,$(GOAL)),$(demo_images))
 export CHIMERA_STEPS := $(steps_$(GOAL))
 
 .PHONY: help
@@ -63,9 +66,9 @@ cluster-down: ## Ends the local Kubernetes and leaves nothing behind
 images: programs cluster ## Builds the container images and hands them to the cluster
 	@source e2e/environment
 	if [[ -n $${CHIMERA_LOCAL_CLUSTER:-} ]]; then
-	  setup/step images images/build "$(BIN)"
+	  setup/step images images/build "$(BIN)" $(images_of_goal)
 	elif [[ -n $${CHIMERA_REGISTRY:-} ]]; then
-	  setup/step images images/build "$(BIN)" --push "$$CHIMERA_REGISTRY"
+	  setup/step images images/build "$(BIN)" $(images_of_goal) --push "$$CHIMERA_REGISTRY"
 	else
 	  printf 'warning: the nodes of this cluster must hold localhost/chimera*:dev already\nhint: set CHIMERA_REGISTRY to a registry that they pull from and that you may push to\n' >&2
 	fi
