@@ -15,7 +15,7 @@ BIN := $(CACHE)/static/$(STATIC)/release
 # The first goal decides what the machine has to have; the goals that are not listed need what the tests need.
 GOAL := $(or $(firstword $(filter programs check generate unit demo test bench,$(MAKECMDGOALS))),test)
 steps_demo := requirements programs cluster images chart
-steps_test := requirements clippy cargo-deny unit cluster programs images chart e2e
+steps_test := requirements clippy cargo-deny unit fresh cluster programs images chart e2e
 # The demo and the default heads use these; the tests name two more, one of them with PyTorch.
 demo_images := --only controller --only head-cpu --only cli
 images_of_goal := $(if $(filter demo,$(GOAL)),$(demo_images))
@@ -30,7 +30,7 @@ demo: install ## From nothing to a verified receipt, with the time of each step
 	@e2e/demo "$(BIN)/chimera"
 
 .PHONY: test
-test: check unit chart install e2e ## Everything that has to hold, on a real cluster
+test: check unit fresh chart install e2e ## Everything that has to hold, on a real cluster
 
 .PHONY: bench
 bench: install ## Run latency and throughput on the cluster
@@ -49,6 +49,10 @@ generate: cluster ## Writes crds/, the chart's copies, manifests/ and docs/refer
 .PHONY: cluster
 cluster: tools
 	@if [[ -z $${KUBECONFIG:-} ]]; then setup/step cluster e2e/cluster/up; fi
+
+.PHONY: fresh
+fresh: tools ## The requirement step and the programs in a Debian root that has nothing else; SUITE=trixie for Debian 13
+	@setup/step fresh setup/fresh --programs --suite "$(or $(SUITE),bookworm)"
 
 .PHONY: preflight
 preflight: ## What this machine lacks for make demo; changes nothing

@@ -12,7 +12,7 @@ class Failed(Exception):
 
 
 def run(*words, seconds=30, folder=None, environment=None, text=None):
-    """What the program prints. Raises Failed with the last line of its complaint."""
+    """What the program prints. Raises Failed with the line of its complaint that names an error, else the last one."""
     variables = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:{ADMIN_FOLDERS}", "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(
@@ -34,5 +34,6 @@ def run(*words, seconds=30, folder=None, environment=None, text=None):
         raise Failed(f"{words[0]} did not end within {seconds} s") from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise Failed(lines[-1].strip() if lines else f"{words[0]} exited with {done.returncode}")
+        lines = [line for line in lines if "error" in line.lower()][:1] or lines[-1:]
+        raise Failed(lines[0].strip() if lines else f"{words[0]} exited with {done.returncode}")
     return done.stdout

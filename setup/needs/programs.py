@@ -31,6 +31,14 @@ def musl():
     return "musl-gcc links a static program"
 
 
+def gcc():
+    """Compiles under both names, without the C library. Debian 13 has the compiler without them in another package."""
+    with tempfile.TemporaryDirectory(prefix="chimera-probe-") as folder:
+        for compiler in ("gcc", "cc"):
+            run(compiler, "-x", "c", "-c", "-", "-o", Path(folder) / "probe.o", text="int probe;\n")
+    return f"gcc {run('gcc', '-dumpfullversion').strip()}"
+
+
 def libc():
     """Links and runs a program, as build scripts and tests are linked; and a static one, as the pause image is."""
     source = "#include <math.h>\n#include <stdio.h>\nint main(int n, char **v) { (void)v; return sqrt(n) > 9; }\n"
@@ -159,7 +167,7 @@ def venv():
 
 
 PROBES = {
-    "build": {"musl": musl, "libc": libc, "cmake": cmake, "libclang": libclang},
+    "build": {"gcc": gcc, "musl": musl, "libc": libc, "cmake": cmake, "libclang": libclang},
     "cluster": {
         "pkg-config": pkg_config, "seccomp": seccomp, "ip": ip, "nft": nft, "sysctl": sysctl, "openssl": openssl,
     },
